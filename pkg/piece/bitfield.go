@@ -18,7 +18,7 @@ type Bitfield struct {
 // ErrBitfield reports bytes that are no bitfield of the wanted length.
 var ErrBitfield = errors.New("piece: bitfield has the wrong length or spare bits set")
 
-// NewBitfield returns the empty set over n pieces.
+// NewBitfield returns the empty set over n pieces; n is at least 0.
 func NewBitfield(n int) *Bitfield {
 	return &Bitfield{n: n, b: make([]byte, (n+7)/8)}
 }
@@ -124,15 +124,10 @@ func (f *Bitfield) Missing() iter.Seq[int] {
 // NextMissing returns the first piece at or after i that is not in the set,
 // or Len where there is none.
 func (f *Bitfield) NextMissing(i int) int {
-	for i = max(i, 0); i < f.n && f.Has(i); i++ {
-		if i&7 == 0 {
-			for i+8 <= f.n && f.b[i>>3] == 0xff {
-				i += 8
-			}
-			if i >= f.n || !f.Has(i) {
-				return min(i, f.n)
-			}
+	for i = max(i, 0); i < f.n; i = i&^7 + 8 {
+		if x := ^f.b[i>>3] & (0xff >> (i & 7)); x != 0 {
+			return min(i&^7+bits.LeadingZeros8(x), f.n)
 		}
 	}
-	return min(i, f.n)
+	return f.n
 }

@@ -1,9 +1,6 @@
 package piece
 
-import (
-	"fmt"
-	"math/bits"
-)
+import "fmt"
 
 // Limits of a piece, in bytes. Both are powers of two. Pieces below MinSize
 // cost more in requests than they win in spread; pieces above MaxSize hold a
@@ -18,14 +15,16 @@ const (
 
 	// MaxBlobSize bounds what any decoder accepts: 1 TiB, or 262,144 pieces.
 	MaxBlobSize = 1 << 40
+
+	minShift = 18 // log2 of MinSize
 )
 
 // Geometry says how a blob is cut into pieces. It follows from the blob's
 // size alone, so every peer arrives at the same one. The zero value is the
-// geometry of an empty blob: no pieces.
+// geometry of an empty blob: no pieces. Geometries compare with ==.
 type Geometry struct {
 	size  int64
-	shift uint8 // log2 of the piece size
+	above uint8 // log2 of PieceSize/MinSize
 }
 
 // GeometryOf returns the geometry of a blob of size bytes: size/TargetCount
@@ -35,26 +34,29 @@ func GeometryOf(size int64) (Geometry, error) {
 	if size < 0 || size > MaxBlobSize {
 		return Geometry{}, fmt.Errorf("piece: blob size %d is outside [0, %d]", size, int64(MaxBlobSize))
 	}
-	ps := int64(MinSize)
-	for ps < MaxSize && ps*TargetCount < size {
-		ps <<= 1
+	g := Geometry{size: size}
+	for g.PieceSize() < MaxSize && g.PieceSize()*TargetCount < size {
+		g.above++
 	}
-	return Geometry{size: size, shift: uint8(bits.TrailingZeros64(uint64(ps)))}, nil
+	return g, nil
 }
 
 // Size is the size of the blob in bytes.
 func (g Geometry) Size() int64 { return g.size }
 
 // PieceSize is the size of every piece but the last, in bytes.
-func (g Geometry) PieceSize() int64 { return 1 << g.shift }
+func (g Geometry) PieceSize() int64 { return MinSize << g.above }
+
+// shift is log2 of PieceSize.
+func (g Geometry) shift() uint8 { return minShift + g.above }
 
 // Count is the number of pieces.
 func (g Geometry) Count() int {
-	return int((g.size + g.PieceSize() - 1) >> g.shift)
+	return int((g.size + g.PieceSize() - 1) >> g.shift())
 }
 
-// Offset is where piece i starts in the blob.
-func (g Geometry) Offset(i int) int64 { return int64(i) << g.shift }
+// Offset is where piece i starts in the blob, in bytes; i from 0 to Count.
+func (g Geometry) Offset(i int) int64 { return int64(i) << g.shift() }
 
 // Len is the length of piece i in bytes; 0 for an i out of range.
 func (g Geometry) Len(i int) int {
@@ -64,8 +66,8 @@ func (g Geometry) Len(i int) int {
 	return int(min(g.PieceSize(), g.size-g.Offset(i)))
 }
 
-// Index is the piece that holds byte off.
-func (g Geometry) Index(off int64) int { return int(off >> g.shift) }
+// Index is the piece that holds byte off; off from 0 to below Size.
+func (g Geometry) Index(off int64) int { return int(off >> g.shift()) }
 
 // Span returns the pieces [first, end) that hold the n bytes from off on. An
 // empty range has first == end. Bytes past the end of the blob count as absent.
