@@ -96,7 +96,7 @@ var canonical = proto.MarshalOptions{Deterministic: true}
 
 // decode reads a payload into m and refuses bytes that m would not be written as.
 func decode(payload []byte, m proto.Message) error {
-	if err := proto.Unmarshal(payload, m); err != nil {
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(payload, m); err != nil {
 		return fmt.Errorf("payload: %w", err)
 	}
 	again, err := canonical.Marshal(m)
