@@ -1,0 +1,60 @@
+package registry
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Request is what a client asked for, resolved and validated.
+type Request struct {
+	Name      Name
+	Named     bool          // the client named the upstream; false: Name.Upstream is the default
+	Reference string        // tag or digest as sent; a valid one
+	Digest    digest.Digest // set when Reference is a digest
+	Head      bool          // only headers are wanted
+	Accept    []string      // values of the Accept header, as sent
+	UserAgent string
+}
+
+// Manifest is a manifest of any type, byte for byte as its upstream has it.
+type Manifest struct {
+	Digest    digest.Digest
+	MediaType string // goes to the client as it is (contract 3)
+	Content   []byte // may be nil in answer to Head
+	Size      int64  // of the content; needed only when Content is nil
+}
+
+// Blob is content of known size, of which every byte can be delivered.
+type Blob struct {
+	Digest digest.Digest
+	Size   int64
+	// Content is read and then closed by the handler. A *os.File goes out by
+	// sendfile; an io.WriterTo is asked to write itself, so that a reader over
+	// a growing file can use sendfile too. Reads may block while bytes are
+	// still on their way and must end when the request's context ends. Close
+	// may be called while a Read is under way. May be nil in answer to Head.
+	Content io.ReadSeekCloser
+}
+
+// Backend is where the handler's content comes from. Every method is called
+// with the request's context, which lives until the client is gone or the
+// body is sent: it covers the body, not the decision. A backend bounds its
+// own decision (contract 11, 12) and returns an error once it cannot help.
+// Errors choose their status as *Error does. Implementations are safe for
+// concurrent use.
+type Backend interface {
+	// Manifest answers GET and HEAD of /v2/<name>/manifests/<reference>.
+	// Errors: MANIFEST_UNKNOWN, NAME_UNKNOWN, DENIED, UNAUTHORIZED,
+	// TOOMANYREQUESTS, UNAVAILABLE.
+	Manifest(ctx context.Context, r Request) (*Manifest, error)
+	// Blob answers GET and HEAD of /v2/<name>/blobs/<digest>. Returning
+	// without error is a promise to deliver every byte (contract 9).
+	// Errors: BLOB_UNKNOWN and as Manifest.
+	Blob(ctx context.Context, r Request) (Blob, error)
+	// Tags answers GET of /v2/<name>/tags/list: up to n tags in lexical order
+	// that come after last. n <= 0 means no limit, last == "" from the first.
+	// Errors: NAME_UNKNOWN and as Manifest.
+	Tags(ctx context.Context, n Name, limit int, last string) ([]string, error)
+}

@@ -1,0 +1,267 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+const (
+	// defaultStall is how long a client may take to read one chunk.
+	defaultStall = 5 * time.Minute
+	// defaultRefuse is how long a blob is answered 404 after its body had to
+	// be cut. Contract 14 asks for at least 60 s.
+	defaultRefuse = 90 * time.Second
+	// bodyTimeout bounds how long a request's own body is waited for. No
+	// request answered here has a use for one.
+	bodyTimeout = 10 * time.Second
+	// maxTags bounds one page of a tag list.
+	maxTags = 10000
+)
+
+// HandlerOptions configures NewHandler. Only Resolver is required.
+type HandlerOptions struct {
+	Resolver   *Resolver
+	Log        *zap.Logger           // nil: no logs
+	Registerer prometheus.Registerer // nil: no metrics
+	Namespace  string                // "seeder" or "peerd", the metrics' prefix
+
+	// NotFoundOnly is for the localhost mirror: a backend that cannot help is
+	// answered 404 whatever the reason, so that clients move on to their next
+	// host at once (contract 11), and a blob whose body had to be cut is 404
+	// for RefuseAfterCut (contract 14).
+	NotFoundOnly bool
+	// RefuseAfterCut defaults to 90 s.
+	RefuseAfterCut time.Duration
+
+	// DecisionTimeout is the longest time from the request until headers are
+	// sent once the backend has returned content. Until then, or until the
+	// first byte, content that fails can still be answered with an error. 0:
+	// headers go out with the first byte. How long the backend itself takes
+	// to decide is the backend's to bound.
+	DecisionTimeout time.Duration
+	// Stall is how long a client may go without reading (in steps of 1 MiB)
+	// before its connection is closed. Default 5 min; negative: for ever.
+	Stall time.Duration
+}
+
+type handler struct {
+	HandlerOptions
+	backend Backend
+	metrics *metrics
+	refused *refusals
+}
+
+// NewHandler serves the read side of the OCI distribution API from b, at
+// /v2/. Everything else is 404, every write 405. It panics when o.Resolver is
+// nil. The server's WriteTimeout must be 0: the handler keeps its own.
+func NewHandler(b Backend, o HandlerOptions) http.Handler {
+	if o.Resolver == nil {
+		panic("registry: HandlerOptions.Resolver is nil")
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Stall == 0 {
+		o.Stall = defaultStall
+	}
+	if o.RefuseAfterCut == 0 {
+		o.RefuseAfterCut = defaultRefuse
+	}
+	return &handler{HandlerOptions: o, backend: b, metrics: newMetrics(o.Registerer, o.Namespace), refused: newRefusals(time.Now)}
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rt := parseRoute(r.URL.Path)
+	inFlight := h.metrics.inFlight.WithLabelValues(string(rt.kind))
+	inFlight.Inc()
+	defer inFlight.Dec()
+	resp := newResponse(w, h.Stall)
+	if r.ContentLength != 0 {
+		// Whatever is being sent is of no use; do not wait long for its end.
+		_ = resp.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+		resp.Header().Set("Connection", "close")
+	}
+	resp.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	err := h.route(resp, r, rt)
+	if err == nil && resp.sourceErr != nil && resp.retract() {
+		err = resp.sourceErr // not a byte was sent: there is still time to say no
+		resp.sourceErr = nil
+	}
+	if err != nil {
+		h.fail(resp, r, rt, err)
+	}
+	resp.finish()
+	h.account(resp, r, rt, err)
+}
+
+// route answers the request, or returns why not with nothing sent.
+func (h *handler) route(w *response, r *http.Request, rt route) error {
+	if rt.kind == kindOther {
+		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return &Error{Status: http.StatusMethodNotAllowed, Code: CodeUnsupported, Message: "this registry is read-only"}
+	}
+	if rt.kind == kindPing {
+		return h.ping(w)
+	}
+	ns := r.URL.Query().Get("ns")
+	name, named, err := h.Resolver.resolve(rt.repo, ns)
+	if err != nil {
+		return err
+	}
+	if ns != "" {
+		w.Header().Set("OCI-Namespace", ns)
+	}
+	req := Request{Name: name, Named: named, Reference: rt.ref, Head: r.Method == http.MethodHead,
+		Accept: r.Header.Values("Accept"), UserAgent: r.UserAgent()}
+	if err := req.parseReference(rt.kind); err != nil {
+		return err
+	}
+	switch rt.kind {
+	case kindManifest:
+		return h.manifest(w, r, req)
+	case kindBlob:
+		return h.blob(w, r, req)
+	case kindTags:
+		return h.tags(w, r, rt.repo, req)
+	case kindReferrers: // 404 makes clients look for the fallback tag (contract 2)
+		return &Error{Status: http.StatusNotFound, Code: CodeManifestUnknown, Message: "referrers are not listed here"}
+	default:
+		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
+	}
+}
+
+// parseReference validates the last path component by what it has to be.
+func (q *Request) parseReference(k kind) (err error) {
+	switch {
+	case k == kindTags || k == kindUpload:
+		return nil
+	case k == kindManifest && !IsDigest(q.Reference):
+		if !ValidTag(q.Reference) {
+			return &Error{Status: http.StatusBadRequest, Code: CodeManifestInvalid, Message: strconv.Quote(short(q.Reference)) + " is neither a tag nor a digest"}
+		}
+		return nil
+	default:
+		q.Digest, err = ParseDigest(q.Reference)
+		return err
+	}
+}
+
+// ping answers contract 1: at once, and without asking anybody.
+func (h *handler) ping(w *response) error {
+	const body = "{}"
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write([]byte(body))
+	return nil
+}
+
+func (h *handler) tags(w *response, r *http.Request, path string, req Request) error {
+	q := r.URL.Query()
+	n := -1
+	if s := q.Get("n"); s != "" {
+		v, err := strconv.Atoi(s)
+		if err != nil || v < 0 {
+			return &Error{Status: http.StatusBadRequest, Code: "PAGINATION_NUMBER_INVALID", Message: "n must be a number, 0 or more"}
+		}
+		n = min(v, maxTags)
+	}
+	list := struct {
+		Name string   `json:"name"`
+		Tags []string `json:"tags"`
+	}{Name: path, Tags: []string{}}
+	if n != 0 {
+		ask := n
+		if n > 0 {
+			ask = n + 1 // one more tells whether there is a next page
+		}
+		tags, err := h.backend.Tags(r.Context(), req.Name, ask, q.Get("last"))
+		if err != nil {
+			return err
+		}
+		list.Tags = append(list.Tags, tags...)
+	}
+	if n > 0 && len(list.Tags) > n {
+		list.Tags = list.Tags[:n]
+		next := url.Values{"n": {strconv.Itoa(n)}, "last": {list.Tags[n-1]}}
+		if ns := q.Get("ns"); ns != "" {
+			next.Set("ns", ns)
+		}
+		u := url.URL{Path: "/v2/" + path + "/tags/list", RawQuery: next.Encode()}
+		w.Header().Set("Link", "<"+u.String()+`>; rel="next"`)
+	}
+	body, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body) // a client that left shows in the metrics
+	return nil
+}
+
+// fail answers with the error that err stands for.
+func (h *handler) fail(w *response, r *http.Request, rt route, err error) {
+	e := asError(err)
+	if h.NotFoundOnly && e.Status != http.StatusBadRequest && e.Status != http.StatusMethodNotAllowed && e.Status != http.StatusRequestedRangeNotSatisfiable {
+		e = &Error{Status: http.StatusNotFound, Code: unknownCode(rt.kind, e.Code), Message: e.Message, Err: err}
+	}
+	writeError(w, r, e)
+}
+
+// unknownCode keeps a code that already goes with 404 and finds one otherwise.
+func unknownCode(k kind, code string) string {
+	switch code {
+	case CodeBlobUnknown, CodeManifestUnknown, CodeNameUnknown, CodeUnsupported:
+		return code
+	}
+	switch k {
+	case kindBlob:
+		return CodeBlobUnknown
+	case kindManifest:
+		return CodeManifestUnknown
+	default:
+		return CodeNameUnknown
+	}
+}
+
+// account writes the request's metrics and its log line, if it deserves one.
+func (h *handler) account(w *response, r *http.Request, rt route, err error) {
+	code := w.status
+	log := h.Log.With(zap.String("kind", string(rt.kind)), zap.String("method", methodLabel(r.Method)),
+		zap.String("repository", short(rt.repo)), zap.String("reference", short(rt.ref)))
+	switch {
+	case w.sourceErr != nil:
+		h.metrics.cut.WithLabelValues(string(rt.kind), "source").Inc()
+		log.Warn("body cut short: content could not be had", zap.Int64("sent", w.bytes), zap.Error(w.sourceErr))
+	case w.clientErr != nil && errors.Is(w.clientErr, os.ErrDeadlineExceeded):
+		h.metrics.cut.WithLabelValues(string(rt.kind), "stall").Inc()
+		log.Info("client stopped reading", zap.Int64("sent", w.bytes), zap.Duration("after", h.Stall))
+	case w.clientErr != nil: // contract 7: every chunk of a chunked pull ends so
+		h.metrics.cut.WithLabelValues(string(rt.kind), "client").Inc()
+		log.Debug("client left", zap.Int64("sent", w.bytes))
+	case err != nil && errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+		code = statusClientGone
+		log.Debug("client left before an answer")
+	case err != nil && asError(err).Status >= 500:
+		log.Warn("request failed", zap.Int("status", code), zap.Error(err))
+	case err != nil:
+		log.Debug("request refused", zap.Int("status", code), zap.Error(err))
+	}
+	h.metrics.observe(rt.kind, r.Method, code, w)
+}
+
+func isDeadline(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}

@@ -1,0 +1,63 @@
+package registry
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// statusClientGone is nginx's code for a client that left before the answer;
+// it is only ever a label.
+const statusClientGone = 499
+
+type metrics struct {
+	requests  *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	firstByte *prometheus.HistogramVec
+	duration  *prometheus.HistogramVec
+	inFlight  *prometheus.GaugeVec
+	cut       *prometheus.CounterVec
+}
+
+// newMetrics registers with reg, or nowhere when it is nil.
+func newMetrics(reg prometheus.Registerer, namespace string) *metrics {
+	f := promauto.With(reg)
+	buckets := []float64{.001, .005, .025, .1, .25, .5, 1, 2, 5, 10, 30, 60, 300}
+	return &metrics{
+		requests: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "requests_total",
+			Help: "Requests to the registry API that ended, by what was asked for, method and status (499: the client left first)."},
+			[]string{"kind", "method", "code"}),
+		bytes: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "response_bytes_total",
+			Help: "Bytes of response bodies handed to clients."}, []string{"kind"}),
+		firstByte: f.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Subsystem: "http", Name: "time_to_first_byte_seconds",
+			Help: "Time from the request to the first byte of a successful body.", Buckets: buckets}, []string{"kind"}),
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Subsystem: "http", Name: "request_duration_seconds",
+			Help: "Time from the request to the end of the response.", Buckets: buckets}, []string{"kind"}),
+		inFlight: f.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: "http", Name: "requests_in_flight",
+			Help: "Requests being answered."}, []string{"kind"}),
+		cut: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "bodies_cut_total",
+			Help: "Bodies that ended early: the client left (normal for chunked pulls), the client stopped reading (stall), or the content could not be had (source)."},
+			[]string{"kind", "by"}),
+	}
+}
+
+// methodLabel bounds what a client can put into a label.
+func methodLabel(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return m
+	}
+	return "other"
+}
+
+func (m *metrics) observe(k kind, method string, code int, r *response) {
+	m.requests.WithLabelValues(string(k), methodLabel(method), strconv.Itoa(code)).Inc()
+	m.bytes.WithLabelValues(string(k)).Add(float64(r.bytes))
+	m.duration.WithLabelValues(string(k)).Observe(time.Since(r.began).Seconds())
+	if !r.firstByte.IsZero() && code < 300 {
+		m.firstByte.WithLabelValues(string(k)).Observe(r.firstByte.Sub(r.began).Seconds())
+	}
+}

@@ -1,0 +1,143 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// DockerHub is the canonical name of Docker Hub.
+const DockerHub = "docker.io"
+
+// aliases are the other names under which clients know Docker Hub: regctl
+// sends ns=registry-1.docker.io, nydus index.docker.io (contract 20).
+var aliases = map[string]string{
+	"index.docker.io":      DockerHub,
+	"registry-1.docker.io": DockerHub,
+}
+
+// CanonicalUpstream brings an upstream's name into the one form used
+// everywhere: lower case, no trailing dot, no ":443", aliases resolved. It
+// does not validate.
+func CanonicalUpstream(s string) string {
+	s = strings.ToLower(s)
+	s = strings.TrimSuffix(s, ":443")
+	s = strings.TrimSuffix(s, ".")
+	if c, ok := aliases[s]; ok {
+		return c
+	}
+	return s
+}
+
+// Resolver maps what a client asked for to one of the configured upstreams.
+// It is immutable and safe for concurrent use.
+type Resolver struct {
+	names []string // canonical, sorted
+	def   string
+}
+
+// NewResolver knows the given upstreams. def is the one meant when a request
+// names none; it must be among names, or empty when every request has to name
+// one. Names are made canonical; two that become the same are an error.
+func NewResolver(names []string, def string) (*Resolver, error) {
+	r := &Resolver{}
+	for _, n := range names {
+		c := CanonicalUpstream(n)
+		if !ValidUpstream(c) {
+			return nil, fmt.Errorf("upstream name %q: not a host name with an optional port", n)
+		}
+		if slices.Contains(r.names, c) {
+			return nil, fmt.Errorf("upstream name %q is given twice (aliases, case and :443 do not count)", c)
+		}
+		r.names = append(r.names, c)
+	}
+	slices.Sort(r.names)
+	if def != "" {
+		r.def = CanonicalUpstream(def)
+		if !slices.Contains(r.names, r.def) {
+			return nil, fmt.Errorf("default upstream %q is not among the upstreams: %s", def, strings.Join(r.names, ", "))
+		}
+	}
+	return r, nil
+}
+
+// Names are the canonical names of the upstreams, sorted.
+func (r *Resolver) Names() []string { return slices.Clone(r.names) }
+
+// Default is the upstream of requests that name none; may be empty.
+func (r *Resolver) Default() string { return r.def }
+
+// Resolve finds the upstream and repository meant by the repository part of a
+// /v2/ path and the value of the ns query parameter (contract 20): ns first,
+// then a host-shaped first path component, then the default. ns and the
+// component are looked up among the configured names and never dialled
+// (contract 21).
+//
+// A first component counts as host-shaped when it contains '.' or ':' or is
+// "localhost"; a bare word never does, even if an upstream has that name,
+// because "lab/app" must keep meaning docker.io/lab/app for clients that name
+// no upstream.
+//
+// Errors are *Error: NAME_UNKNOWN (404) for an upstream that is not
+// configured, NAME_INVALID (400) for a repository outside the grammar.
+func (r *Resolver) Resolve(path, ns string) (Name, error) {
+	name, _, err := r.resolve(path, ns)
+	return name, err
+}
+
+// resolve also tells whether the client named the upstream itself.
+func (r *Resolver) resolve(path, ns string) (name Name, named bool, err error) {
+	host, rest, hasHost := cutHost(path)
+	if ns != "" {
+		up := CanonicalUpstream(ns)
+		if !slices.Contains(r.names, up) {
+			return Name{}, true, r.upstreamUnknown(ns)
+		}
+		// A mirror set up with a path prefix sends both (BuildKit's
+		// mirrors = ["host:port/docker.io"]).
+		if hasHost && CanonicalUpstream(host) == up {
+			path = rest
+		}
+		name, err = newName(up, path)
+		return name, true, err
+	}
+	if hasHost {
+		up := CanonicalUpstream(host)
+		if !slices.Contains(r.names, up) {
+			return Name{}, true, r.upstreamUnknown(host)
+		}
+		name, err = newName(up, rest)
+		return name, true, err
+	}
+	if r.def == "" {
+		return Name{}, false, &Error{Status: 404, Code: CodeNameUnknown,
+			Message: fmt.Sprintf("%q names no upstream and there is no default; name one of %s with ?ns= or as the first path component", short(path), r.known())}
+	}
+	name, err = newName(r.def, path)
+	return name, false, err
+}
+
+func (r *Resolver) upstreamUnknown(s string) *Error {
+	return &Error{Status: 404, Code: CodeNameUnknown,
+		Message: fmt.Sprintf("upstream %q is not configured here; known are %s", short(s), r.known())}
+}
+
+func (r *Resolver) known() string {
+	if len(r.names) == 0 {
+		return "none"
+	}
+	return strings.Join(r.names, ", ")
+}
+
+// cutHost splits a host-shaped first component off a repository path, by the
+// rule of docker's reference grammar.
+func cutHost(path string) (host, rest string, ok bool) {
+	host, rest, ok = strings.Cut(path, "/")
+	if !ok || rest == "" {
+		return "", path, false
+	}
+	if host == "localhost" || strings.ContainsAny(host, ".:") {
+		return host, rest, true
+	}
+	return "", path, false
+}
