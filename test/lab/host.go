@@ -1,0 +1,179 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+// Host is a machine of the lab.
+type Host struct {
+	Name string
+	IP   string // the address other hosts reach it by
+	IPv6 string // empty unless Options.IPv6
+
+	lab   *Lab
+	netns string // empty on loopback
+	port  string // the switch's end of the link
+	shift int    // added to every port: on loopback we share the machine's
+	dir   string
+	spawn *spawner
+}
+
+// loopbackShift moves well-known ports out of the way of what the machine runs.
+const loopbackShift = 20000
+
+// NewHost adds a host to the lab. rate is the speed of its link each way; 0 is the
+// lab's default, negative is unshaped. Names are unique and short: letters, digits, dashes.
+func (l *Lab) NewHost(name string, rate Rate) (*Host, error) {
+	if rate == 0 {
+		rate = l.opts.Rate
+	}
+	l.mu.Lock()
+	n := len(l.hosts) + 2 // .1 stays free
+	l.mu.Unlock()
+	if n > 250 {
+		return nil, fmt.Errorf("new host %s: a lab has at most 249 hosts", name)
+	}
+	h := &Host{Name: name, lab: l, dir: l.path("hosts", name)}
+	if err := os.MkdirAll(h.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("new host %s: %w", name, err)
+	}
+	if l.opts.Loopback {
+		h.IP = fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, l.seq%250+1, n)
+		h.shift = loopbackShift
+	} else {
+		h.IP = fmt.Sprintf("10.77.0.%d", n)
+		if err := h.plug(n, rate); err != nil {
+			return nil, fmt.Errorf("new host %s: %w", name, err)
+		}
+	}
+	s, err := newSpawner(h.netns)
+	if err != nil {
+		return nil, fmt.Errorf("new host %s: %w", name, err)
+	}
+	h.spawn = s
+	l.onClose(func() error { s.close(); return nil })
+	l.mu.Lock()
+	l.hosts = append(l.hosts, h)
+	l.mu.Unlock()
+	return h, nil
+}
+
+// plug makes the namespace and its link to the switch.
+func (h *Host) plug(n int, rate Rate) error {
+	h.netns = h.lab.id + "-" + h.Name
+	h.port = "port" + strconv.Itoa(n)
+	if _, err := run("", "ip", "netns", "add", h.netns); err != nil {
+		return err
+	}
+	h.lab.onClose(func() error { return deleteNetns(h.netns) })
+	sw := h.lab.switchName()
+	if err := ipBatch(sw,
+		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", h.port, h.netns),
+		fmt.Sprintf("link set %s master br0 up", h.port)); err != nil {
+		return err
+	}
+	setup := []string{
+		"link set lo up",
+		fmt.Sprintf("addr add %s/24 broadcast + dev eth0", h.IP),
+		"link set eth0 up",
+		// mDNS and other multicast leave by the link, not into the void.
+		"route add 224.0.0.0/4 dev eth0",
+	}
+	if h.lab.opts.IPv6 {
+		h.IPv6 = fmt.Sprintf("fd77::%x", n)
+		setup = append(setup, fmt.Sprintf("addr add %s/64 dev eth0 nodad", h.IPv6))
+	}
+	if err := ipBatch(h.netns, setup...); err != nil {
+		return err
+	}
+	return h.SetRate(rate)
+}
+
+// SetRate changes the speed of the link, both ways. Negative is unshaped.
+func (h *Host) SetRate(rate Rate) error {
+	if h.netns == "" {
+		return nil
+	}
+	if err := shape(h.netns, "eth0", rate); err != nil {
+		return err
+	}
+	return shape(h.lab.switchName(), h.port, rate)
+}
+
+// Unplug takes the link down, as a pulled cable does: nothing answers any more,
+// nothing is refused. Plug puts it back.
+func (h *Host) Unplug() error {
+	_, err := run("", "ip", "-n", h.lab.switchName(), "link", "set", h.port, "nomaster", "down")
+	return err
+}
+
+// Plug undoes Unplug.
+func (h *Host) Plug() error {
+	_, err := run("", "ip", "-n", h.lab.switchName(), "link", "set", h.port, "master", "br0", "up")
+	return err
+}
+
+// Dir is a directory of the host's own.
+func (h *Host) Dir() string { return h.dir }
+
+// Lab is the lab that the host belongs to.
+func (h *Host) Lab() *Lab { return h.lab }
+
+// Port translates a well-known port: itself in a namespace, another on loopback.
+func (h *Host) Port(p int) int { return p + h.shift }
+
+// Addr is "IP:port" for other hosts, the port translated by Port.
+func (h *Host) Addr(p int) string { return net.JoinHostPort(h.IP, strconv.Itoa(h.Port(p))) }
+
+// Local is "127.0.0.1:port", which only the host itself reaches. On loopback it
+// is the host's own address, since 127.0.0.1 is everybody's.
+func (h *Host) Local(p int) string {
+	if h.netns == "" {
+		return h.Addr(p)
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p))
+}
+
+// Dial connects from the host. The address must be an IP address.
+func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if h.netns == "" {
+		var d net.Dialer
+		return d.DialContext(ctx, network, addr)
+	}
+	return dialIn(ctx, h.netns, network, addr)
+}
+
+// Listen listens on the host, on all its addresses (on loopback: on its own), on
+// the port as translated by Port.
+func (h *Host) Listen(port int) (net.Listener, error) {
+	if h.netns == "" {
+		return net.Listen("tcp", h.Addr(port))
+	}
+	return listenIn(h.netns, "tcp", ":"+strconv.Itoa(port))
+}
+
+// HTTPClient returns a client whose connections start at the host. It has no
+// overall time limit: give each request a context.
+func (h *Host) HTTPClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:           h.Dial,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       30 * time.Second,
+		ResponseHeaderTimeout: 60 * time.Second,
+		DisableCompression:    true,
+	}}
+}
+
+// In runs f on a thread inside the host's namespace; see inNetns for its limits.
+func (h *Host) In(f func() error) error {
+	if h.netns == "" {
+		return f()
+	}
+	return inNetns(h.netns, f)
+}

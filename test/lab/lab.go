@@ -1,0 +1,242 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Rate is a link's speed in bits per second. Zero means as fast as the machine.
+type Rate int64
+
+// Mbit is 10^6 bits per second.
+const Mbit Rate = 1e6
+
+// Options says what kind of lab to make. The zero value is namespaces with links
+// of 100 Mbit/s.
+type Options struct {
+	Rate     Rate   // of links, each way; 0 = 100 Mbit/s, negative = unshaped
+	Loopback bool   // no namespaces: every host is a loopback address
+	IPv6     bool   // hosts also get fd77::N/64
+	Dir      string // parent of the lab's directory; default the system's
+	Keep     bool   // leave the directory (logs, data) behind on Close
+	Logf     func(format string, args ...any)
+}
+
+// Lab is a set of hosts on one bridge. Make it with New, end it with Close.
+type Lab struct {
+	opts Options
+	id   string // "samara-lab-<pid>-<n>": the prefix of every name we make
+	seq  int
+	dir  string
+
+	mu     sync.Mutex
+	hosts  []*Host
+	undo   []func() error // run last to first by Close
+	closed bool
+}
+
+var labSeq atomic.Int64
+
+// Missing says why this machine cannot give hosts with links of their own, or
+// nil. The text names what to install or to do.
+func Missing() error { return netnsMissing() }
+
+// New makes an empty lab and sweeps what crashed former runs left behind.
+func New(o Options) (*Lab, error) {
+	if o.Rate == 0 {
+		o.Rate = 100 * Mbit
+	}
+	if o.Dir == "" {
+		o.Dir = os.TempDir()
+	}
+	if o.Logf == nil {
+		o.Logf = func(string, ...any) {}
+	}
+	if !o.Loopback {
+		if err := netnsMissing(); err != nil {
+			return nil, fmt.Errorf("new lab: %w", err)
+		}
+	}
+	Sweep(o.Dir)
+	n := int(labSeq.Add(1))
+	l := &Lab{opts: o, seq: n, id: fmt.Sprintf("%s%d-%d", namePrefix, os.Getpid(), n)}
+	dir, err := os.MkdirTemp(o.Dir, l.id+"-")
+	if err != nil {
+		return nil, fmt.Errorf("new lab: %w", err)
+	}
+	l.dir = dir
+	l.onClose(func() error {
+		if o.Keep {
+			return nil
+		}
+		return os.RemoveAll(dir)
+	})
+	if !o.Loopback {
+		if err := l.makeSwitch(); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("new lab: %w", err)
+		}
+	}
+	register(l)
+	return l, nil
+}
+
+// ForTest makes a lab that ends with the test. It skips the test where the machine
+// cannot give namespaces. The directory is kept when the test fails and
+// SAMARA_KEEP is set.
+func ForTest(t testing.TB, o Options) *Lab {
+	t.Helper()
+	if !o.Loopback {
+		if err := Missing(); err != nil {
+			t.Skipf("no lab: %v", err)
+		}
+	}
+	if o.Logf == nil {
+		o.Logf = t.Logf
+	}
+	l, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() && os.Getenv("SAMARA_KEEP") != "" {
+			l.opts.Keep = true
+			t.Logf("lab kept in %s", l.dir)
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("close lab: %v", err)
+		}
+	})
+	return l
+}
+
+// switchName is the namespace that holds the bridge.
+func (l *Lab) switchName() string { return l.id + "-switch" }
+
+func (l *Lab) makeSwitch() error {
+	name := l.switchName()
+	if _, err := run("", "ip", "netns", "add", name); err != nil {
+		return err
+	}
+	l.onClose(func() error { return deleteNetns(name) })
+	// No spanning tree, no snooping: a plain learning switch from the first frame.
+	return ipBatch(name,
+		"link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
+		"link set br0 up",
+		"link set lo up")
+}
+
+// Dir is the lab's own directory; it goes with Close.
+func (l *Lab) Dir() string { return l.dir }
+
+// Loopback reports a lab without namespaces, rates and link counters.
+func (l *Lab) Loopback() bool { return l.opts.Loopback }
+
+// Rate is the default rate of links.
+func (l *Lab) Rate() Rate { return l.opts.Rate }
+
+// Hosts returns the hosts in the order they were made.
+func (l *Lab) Hosts() []*Host {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]*Host(nil), l.hosts...)
+}
+
+// onClose remembers how to undo something. A lab that a signal has just closed
+// undoes it at once.
+func (l *Lab) onClose(f func() error) {
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.undo = append(l.undo, f)
+	}
+	l.mu.Unlock()
+	if closed {
+		_ = f()
+	}
+}
+
+// Close kills the lab's processes and removes all that the lab made. It is safe
+// to call more than once.
+func (l *Lab) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	undo := l.undo
+	l.mu.Unlock()
+	unregister(l)
+	var errs []error
+	for i := len(undo) - 1; i >= 0; i-- {
+		if err := undo[i](); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Traffic returns what each host's link has carried since the host was made, by
+// host name. It is empty on loopback.
+func (l *Lab) Traffic() (Traffic, error) {
+	if l.opts.Loopback {
+		return Traffic{}, nil
+	}
+	links, err := readLinks(l.switchName())
+	if err != nil {
+		return nil, err
+	}
+	t := make(Traffic)
+	for _, h := range l.Hosts() {
+		// The switch receives what the host sends.
+		st := links[h.port].Stats
+		t[h.Name] = Counter{
+			Sent: st.RX.Bytes, SentFrames: st.RX.Packets,
+			Received: st.TX.Bytes, ReceivedFrames: st.TX.Packets,
+		}
+	}
+	return t, nil
+}
+
+// Traffic is what links carried, by host name.
+type Traffic map[string]Counter
+
+// Since returns the difference to an earlier reading.
+func (t Traffic) Since(before Traffic) Traffic {
+	d := make(Traffic, len(t))
+	for name, c := range t {
+		b := before[name]
+		d[name] = Counter{
+			Sent: c.Sent - b.Sent, SentFrames: c.SentFrames - b.SentFrames,
+			Received: c.Received - b.Received, ReceivedFrames: c.ReceivedFrames - b.ReceivedFrames,
+		}
+	}
+	return d
+}
+
+// Counter counts one link in bytes and frames, as the switch saw them. A frame
+// may be a segmentation-offload packet of up to 64 KiB.
+type Counter struct {
+	Sent, SentFrames, Received, ReceivedFrames int64
+}
+
+// headerBytes is Ethernet + IPv4 + TCP with timestamps: what every frame of a TCP
+// connection carries beside its payload.
+const headerBytes = 14 + 20 + 32
+
+// SentPayload is Sent without the headers of TCP over IPv4. Retransmitted bytes count.
+func (c Counter) SentPayload() int64 { return max(0, c.Sent-headerBytes*c.SentFrames) }
+
+// ReceivedPayload is Received without the headers of TCP over IPv4.
+func (c Counter) ReceivedPayload() int64 { return max(0, c.Received-headerBytes*c.ReceivedFrames) }
+
+// path joins names to the lab's directory.
+func (l *Lab) path(elem ...string) string {
+	return filepath.Join(append([]string{l.dir}, elem...)...)
+}
