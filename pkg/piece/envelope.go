@@ -46,8 +46,8 @@ func Seal(key crypto.PrivKey, r Run) ([]byte, error) {
 // peer is the caller's decision; until then nothing in the run is true. It
 // keeps no reference to envelope.
 //
-// There is exactly one envelope for a run and a key; whatever else differs
-// from it in a single byte is refused.
+// Only the canonical encoding is taken, so nobody but the signer can make other
+// bytes of the same run.
 func Open(envelope []byte) (Run, peer.ID, error) {
 	payload, signer, err := open(envelope, typeRun)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -204,5 +205,23 @@ func TestVectorsRefused(t *testing.T) {
 		} else {
 			t.Logf("%s: %v", c.Why, err)
 		}
+	}
+}
+
+// The page's worked example is the first run of the vectors, byte by byte.
+func TestProtocolPageExample(t *testing.T) {
+	page, err := os.ReadFile("../../docs/protocol/piece.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(page), "```hex\n")
+	example, _, _ = strings.Cut(example, "```")
+	var got strings.Builder
+	for line := range strings.Lines(example) {
+		bytes, _, _ := strings.Cut(line, "#")
+		got.WriteString(strings.TrimSpace(bytes))
+	}
+	if want := readVectors(t).Run[0].Envelope; got.String() != want {
+		t.Errorf("the page has the envelope\n%s, want\n%s", got.String(), want)
 	}
 }
