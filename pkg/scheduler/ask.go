@@ -1,0 +1,244 @@
+package scheduler
+
+import "time"
+
+func (d *Download) want(ev Want) bool {
+	first, end := max(ev.First, 0), min(ev.End, d.n)
+	for _, w := range d.wants {
+		if w.id == ev.ID {
+			w.first, w.end = first, end
+			d.seek(w)
+			return true
+		}
+	}
+	w := &want{id: ev.ID, first: first, end: end, block: -1}
+	d.wants = append(d.wants, w)
+	d.seek(w)
+	return true
+}
+
+func (d *Download) unwant(id int) bool {
+	for k, w := range d.wants {
+		if w.id == id {
+			d.wants = append(d.wants[:k], d.wants[k+1:]...)
+			break
+		}
+	}
+	return false
+}
+
+// seek finds the piece that w waits for now.
+func (d *Download) seek(w *want) {
+	i := max(w.first, 0)
+	for i < w.end && d.have.has(i) {
+		i++
+	}
+	if i >= w.end {
+		i = -1
+	}
+	if i != w.block {
+		w.block, w.since = i, d.now
+	}
+}
+
+// serveReaders asks for the very pieces that readers wait for: of whoever
+// holds them, also beside another request to that peer; of the seeder once
+// waiting has not helped.
+func (d *Download) serveReaders() {
+	for _, w := range d.wants {
+		d.seek(w)
+		if w.block < 0 || !d.open.has(w.block) {
+			continue
+		}
+		if p := d.holderFor(w.block); p != nil {
+			d.ask(p, []int{w.block}, true, false)
+			continue
+		}
+		d.urge(w)
+	}
+}
+
+// holderFor returns the best peer to ask for piece i at once, or nil.
+func (d *Download) holderFor(i int) *peer {
+	var best *peer
+	for _, p := range d.up {
+		if p.seeder || !p.usable() || !p.have.has(i) || p.out > d.c.MaxPerPeer || p.wait.until > d.now {
+			continue
+		}
+		if !p.near && d.nearH.has(i) {
+			continue
+		}
+		if best == nil || p.out < best.out || p.out == best.out && p.rank() < best.rank() {
+			best = p
+		}
+	}
+	return best
+}
+
+// urge asks the seeder for the very piece that w waits for.
+func (d *Download) urge(w *want) {
+	if t := w.since + d.c.UrgentAfter; t > d.now {
+		d.at(t)
+		return
+	}
+	for _, p := range d.up {
+		if !p.seeder || !p.usable() {
+			continue
+		}
+		if p.urgent.until > d.now {
+			d.at(p.urgent.until)
+			continue
+		}
+		if p.wait.fails > 0 && p.wait.until > d.now || p.out > d.perPeer() {
+			continue
+		}
+		d.ask(p, []int{w.block}, true, false)
+		return
+	}
+}
+
+// ask asks p for exactly these pieces.
+func (d *Download) ask(p *peer, pieces []int, urgent, hedge bool) *request {
+	r := d.begin(p, pieces)
+	r.urgent = urgent
+	d.emit(RequestPieces{Request: r.id, Peer: p.id, Pieces: pieces, Max: len(pieces), Urgent: urgent, Hedge: hedge})
+	return r
+}
+
+// perPeer is how many requests one peer may have under way: two where it is
+// the only source, so that its link never idles between requests.
+func (d *Download) perPeer() int {
+	if d.sources() <= 1 {
+		return d.c.MaxPerPeer + 1
+	}
+	return d.c.MaxPerPeer
+}
+
+// fill asks ordinary peers until the requests are used up.
+func (d *Download) fill() {
+	limit, per := d.c.MaxRequests, d.perPeer()
+	for _, p := range d.up {
+		if p.seeder && p.usable() {
+			limit-- // its own place
+			break
+		}
+	}
+	for d.openN > 0 && d.peerRequests() < max(limit, 1) {
+		p := d.nextPeer(per)
+		if p == nil {
+			return
+		}
+		pieces, window := d.pick(p, d.batch(p))
+		if pieces == nil {
+			p.dry = true
+			continue
+		}
+		r := d.ask(p, pieces, false, false)
+		if window {
+			r.window = true
+			d.windowOut++
+		}
+	}
+}
+
+// peerRequests counts the requests under way at ordinary peers.
+func (d *Download) peerRequests() int {
+	n := 0
+	for _, r := range d.reqs {
+		if r.peer != nil && !r.peer.seeder {
+			n++
+		}
+	}
+	return n
+}
+
+// nextPeer returns the best ordinary peer that may be asked now: same zone
+// first, then those that give, then the lowest round trip; ties at random.
+func (d *Download) nextPeer(per int) *peer {
+	if len(d.up) == 0 {
+		return nil
+	}
+	var best *peer
+	start := d.rng.IntN(len(d.up))
+	for k := range d.up {
+		p := d.up[(start+k)%len(d.up)]
+		if p.seeder || p.dry || p.haveN == 0 || p.out >= per || p.bad {
+			continue
+		}
+		if p.wait.until > d.now {
+			d.at(p.wait.until)
+			continue
+		}
+		if best == nil || p.out < best.out || p.out == best.out && p.rank() < best.rank() {
+			best = p
+		}
+	}
+	return best
+}
+
+// rank orders peers; lower is better.
+func (p *peer) rank() int {
+	n := 0
+	if !p.near {
+		n += 16
+	}
+	if p.shun {
+		n += 64
+	}
+	if p.slow {
+		n += 8
+	}
+	for t := 4 * time.Millisecond; p.rtt > t && t < time.Second; t *= 4 {
+		n++
+	}
+	return n
+}
+
+// askSeeders keeps one request of "any of these" with every seeder. Nothing
+// is reserved for it: the seeder gives what nobody has been given yet.
+func (d *Download) askSeeders() {
+	if d.openN == 0 {
+		return
+	}
+	per := d.perPeer()
+	for _, p := range d.up {
+		if !p.seeder || p.bad {
+			continue
+		}
+		out := 0
+		for _, r := range d.reqs {
+			if r.peer == p && r.any {
+				out++
+			}
+		}
+		for ; out < per; out++ {
+			if p.wait.until > d.now {
+				d.at(p.wait.until)
+				break
+			}
+			if !d.askAny(p) {
+				break
+			}
+		}
+	}
+}
+
+// askAny asks p for any of the open pieces; it tells whether there are any.
+func (d *Download) askAny(p *peer) bool {
+	s := d.open
+	if !p.near {
+		s = newSet(d.n)
+		for w := range s {
+			s[w] = d.open[w] &^ d.nearH[w]
+		}
+		if s.empty() {
+			return false
+		}
+	}
+	r := d.begin(p, nil)
+	r.any = true
+	// Hungry: next to nothing comes from anybody else.
+	r.urgent = d.peerRequests() < 2
+	d.emit(RequestPieces{Request: r.id, Peer: p.id, Any: s.bitfield(d.n), Max: d.batch(p), Urgent: r.urgent})
+	return true
+}

@@ -1,0 +1,136 @@
+package scheduler
+
+// Reasons of a Fallback.
+const (
+	ReasonNoSource = "no source" // no live peer holds them and no seeder answers
+	ReasonStarved  = "starved"   // peers answer, but give nothing
+	ReasonReader   = "reader"    // a reader waited too long
+)
+
+// fallback takes pieces from the upstream, where nobody else can give them.
+func (d *Download) fallback() {
+	if d.c.NoFallback {
+		return
+	}
+	for d.fallbacks < d.c.MaxFallbacks {
+		if d.upstream.until > d.now {
+			d.at(d.upstream.until)
+			return
+		}
+		first, end, reason := d.fallbackRange()
+		if reason == "" {
+			return
+		}
+		pieces := make([]int, 0, end-first)
+		for i := first; i < end; i++ {
+			pieces = append(pieces, i)
+		}
+		r := d.begin(nil, pieces)
+		d.emit(Fallback{Request: r.id, First: first, End: end, Reason: reason})
+	}
+}
+
+// fallbackRange chooses what to take from the upstream now; reason "" = nothing.
+func (d *Download) fallbackRange() (first, end int, reason string) {
+	if w := d.starvedReader(); w != nil && !d.atUpstream(w.block) {
+		first, end = w.block, w.block+1
+		for end < d.n && end-first < d.fallbackPieces() && d.open.has(end) {
+			end++
+		}
+		return first, end, ReasonReader
+	}
+	if d.openN == 0 {
+		return 0, 0, ""
+	}
+	from := d.open
+	if t := d.lastGiven + d.c.Patience; t <= d.now {
+		reason = ReasonStarved
+	} else {
+		d.at(t)
+		from, reason = d.sourceless()
+	}
+	if reason == "" {
+		return 0, 0, ""
+	}
+	first = d.fallbackStart(from)
+	limit := d.fallbackPieces()
+	end = first
+	for end < d.n && end-first < limit && from.has(end) {
+		end++
+	}
+	return first, end, reason
+}
+
+// sourceless returns the open pieces that nobody can be expected to give.
+func (d *Download) sourceless() (set, string) {
+	for _, p := range d.up {
+		if p.seeder && p.usable() && !p.shun {
+			return nil, ""
+		}
+	}
+	if d.grace > d.now {
+		d.at(d.grace)
+		return nil, ""
+	}
+	s := newSet(d.n)
+	any := uint64(0)
+	for w := range s {
+		s[w] = d.open[w] &^ d.held[w]
+		any |= s[w]
+	}
+	if any == 0 {
+		return nil, ""
+	}
+	return s, ReasonNoSource
+}
+
+// starvedReader returns a reader that waited for its piece for too long.
+func (d *Download) starvedReader() *want {
+	for _, w := range d.wants {
+		if w.block < 0 {
+			continue
+		}
+		if t := w.since + d.c.Patience; t > d.now {
+			d.at(t)
+			continue
+		}
+		return w
+	}
+	return nil
+}
+
+// atUpstream tells whether piece i is under way at the upstream.
+func (d *Download) atUpstream(i int) bool {
+	for _, r := range d.reqs {
+		if r.peer == nil && contains(r.pieces, i) {
+			return true
+		}
+	}
+	return false
+}
+
+// fallbackStart is where the range begins: at a reader's position, else at
+// random, so that a herd without a seeder spreads over the blob.
+func (d *Download) fallbackStart(from set) int {
+	for _, w := range d.wants {
+		if w.block < 0 {
+			continue
+		}
+		if i := from.next(w.block); i >= 0 && i < w.end {
+			return i
+		}
+	}
+	return from.nth(d.rng.IntN(from.count()))
+}
+
+// fallbackPieces is how long a range is: shorter where others share the work.
+func (d *Download) fallbackPieces() int {
+	n := int(d.c.FallbackBytes / d.c.Geometry.PieceSize())
+	others := 0
+	for _, p := range d.up {
+		if !p.seeder && p.usable() && p.haveN < d.n {
+			others++
+		}
+	}
+	return max(n/(1+others), min(n, 4), 1)
+}

@@ -1,0 +1,280 @@
+package scheduler
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// GiverConfig sets up a Giver. Every zero value stands for the default named
+// beside it.
+type GiverConfig struct {
+	Seed      uint64
+	Slots     int           // uploads at once: 8
+	PerPeer   int           // of them to one peer while others wait: 2
+	Queue     int           // asks that wait for a slot, on an ordinary host: 16
+	SeedQueue int           // and for superseeded blobs: 4096
+	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
+	ParkFor   time.Duration // and this long for a piece still to come: 1.5 s
+	Retry     time.Duration // a refused second copy may be asked for again after: 200 ms
+	Starve    time.Duration // who gets nothing at all for this long gets a second copy: 500 ms
+	MaxTry    int           // peers named in a Busy: 4
+}
+
+func (c GiverConfig) withDefaults() GiverConfig {
+	c.Slots = or(c.Slots, 8)
+	c.PerPeer = or(c.PerPeer, 2)
+	c.Queue = or(c.Queue, 16)
+	c.SeedQueue = or(c.SeedQueue, 4096)
+	c.QueueFor = or(c.QueueFor, time.Second)
+	c.ParkFor = or(c.ParkFor, 1500*time.Millisecond)
+	c.Retry = or(c.Retry, 200*time.Millisecond)
+	c.Starve = or(c.Starve, 500*time.Millisecond)
+	c.MaxTry = or(c.MaxTry, 4)
+	return c
+}
+
+// Giver decides which asks of which peers this host serves, and with what;
+// one per host, over all blobs, since they share its uplink. It is not safe
+// for concurrent use. The zero value is of no use: call NewGiver.
+type Giver struct {
+	c       GiverConfig
+	rng     *rand.Rand
+	now     time.Duration
+	blobs   map[Blob]*gblob // for look-up only; never ranged over
+	order   []*gblob        // in the order they came
+	waiting []*ask          // in the order they came
+	active  []*ask          // being sent
+	sending time.Duration   // how long an upload takes, moving average
+	next    time.Duration
+	told    time.Duration
+	out     []GiverAction
+	stats   GiverStats
+}
+
+// GiverStats counts what happened since NewGiver.
+type GiverStats struct {
+	Asks, Given, Second, Busy, NotHeld int // Given, Second: pieces; Second of superseeded blobs only
+}
+
+// ask is one ask that waits or is being sent.
+type ask struct {
+	id      AskID
+	blob    *gblob
+	peer    *gpeer
+	pieces  []int // exactly these; nil for any of
+	any     set
+	max     int
+	urgent  bool
+	came    time.Duration
+	given   []int
+	started time.Duration
+}
+
+// NewGiver returns a Giver without blobs.
+func NewGiver(c GiverConfig) *Giver {
+	c = c.withDefaults()
+	return &Giver{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x61e4)), blobs: map[Blob]*gblob{}, next: never, told: never}
+}
+
+// Stats returns the counts so far.
+func (g *Giver) Stats() GiverStats { return g.stats }
+
+// Active is the number of uploads under way, Waiting of asks not answered.
+func (g *Giver) Active() int  { return len(g.active) }
+func (g *Giver) Waiting() int { return len(g.waiting) }
+
+// Step takes one event that happened at time now and returns what to do. The
+// caller owns the returned slice. Times count from any origin; one before the
+// last is taken as the last.
+func (g *Giver) Step(now time.Duration, ev GiverEvent) []GiverAction {
+	g.now = max(g.now, now)
+	g.out = nil
+	if g.handle(ev) {
+		g.serve()
+	}
+	return g.out
+}
+
+// handle takes the event in and tells whether waiting asks may move by it.
+func (g *Giver) handle(ev GiverEvent) bool {
+	switch ev := ev.(type) {
+	case BlobUp:
+		return g.blobUp(ev)
+	case BlobGrew:
+		return g.grew(ev)
+	case BlobShrank:
+		return g.shrank(ev)
+	case BlobDone:
+		b := g.blobs[ev.Blob]
+		if b == nil {
+			return false
+		}
+		b.growing = false
+		return true
+	case BlobDown:
+		return g.blobDown(ev.Blob)
+	case PeerHas:
+		return g.peerHas(ev)
+	case PeerGone:
+		return g.peerGone(ev.Peer)
+	case Ask:
+		return g.ask(ev)
+	case AskGone:
+		return g.gone(ev.ID)
+	case Sent:
+		return g.sent(ev.ID, ev.OK)
+	default:
+		return true
+	}
+}
+
+func (g *Giver) emit(a GiverAction) { g.out = append(g.out, a) }
+
+func (g *Giver) at(t time.Duration) { g.next = min(g.next, max(t, g.now+time.Millisecond)) }
+
+func (g *Giver) ask(ev Ask) bool {
+	g.stats.Asks++
+	b := g.blobs[ev.Blob]
+	if b == nil || ev.Peer <= Upstream || ev.Peer > MaxPeer {
+		g.notHeld(ev.ID)
+		return false
+	}
+	a := &ask{id: ev.ID, blob: b, peer: b.peer(ev.Peer), max: max(ev.Max, 1), urgent: ev.Urgent, came: g.now}
+	if ev.Any != nil {
+		a.any = setOf(b.n, ev.Any)
+		b.recant(a.peer, a.any, g.now)
+	} else {
+		for _, i := range ev.Pieces {
+			if i >= 0 && i < b.n && !contains(a.pieces, i) {
+				a.pieces = append(a.pieces, i)
+			}
+		}
+		a.max = len(a.pieces)
+	}
+	g.waiting = append(g.waiting, a)
+	return true
+}
+
+// serve answers what can be answered: first the urgent asks for exact pieces,
+// which a reader waits for, then the others in the order they came.
+func (g *Giver) serve() {
+	g.next = never
+	for _, urgent := range []bool{true, false} {
+		for k := 0; k < len(g.waiting); {
+			a := g.waiting[k]
+			if (a.urgent && a.any == nil) != urgent || !g.answer(a) {
+				k++
+				continue
+			}
+			g.waiting = append(g.waiting[:k], g.waiting[k+1:]...)
+		}
+	}
+	if g.next != g.told {
+		g.told = g.next
+		if g.next != never {
+			g.emit(WakeAt{At: g.next})
+		}
+	}
+}
+
+// answer answers a now, or tells that it has to wait.
+func (g *Giver) answer(a *ask) bool {
+	give, verdict := g.choose(a)
+	switch verdict {
+	case verdictNotHeld:
+		g.notHeld(a.id)
+		return true
+	case verdictElsewhere:
+		if a.peer.refused == never {
+			a.peer.refused = g.now
+		}
+		g.busy(a, g.c.Retry)
+		return true
+	case verdictPark:
+		if t := a.came + g.c.ParkFor; t > g.now {
+			g.at(t)
+			return false
+		}
+		g.busy(a, 0)
+		return true
+	}
+	if g.full(a) {
+		return g.queue(a)
+	}
+	a.given, a.started = give, g.now
+	g.active = append(g.active, a)
+	a.peer.active++
+	for _, i := range give {
+		if a.blob.superseed && a.blob.copies[i] > 0 {
+			g.stats.Second++
+		}
+		a.blob.sendTo(a.peer, i)
+	}
+	g.stats.Given += len(give)
+	g.emit(Give{ID: a.id, Pieces: append([]int(nil), give...)})
+	return true
+}
+
+// full tells whether a has to wait for a slot.
+func (g *Giver) full(a *ask) bool {
+	return len(g.active) >= g.c.Slots || a.peer.active >= g.c.PerPeer && len(g.waiting) > 1
+}
+
+// queue lets a wait for a slot, or refuses it; it tells whether it did.
+func (g *Giver) queue(a *ask) bool {
+	limit := g.c.Queue
+	if a.blob.superseed {
+		limit = g.c.SeedQueue
+	}
+	t := a.came + g.c.QueueFor
+	if t <= g.now || a.came == g.now && len(g.waiting) > limit {
+		after := g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
+		g.busy(a, min(max(after, 20*time.Millisecond), time.Second))
+		return true
+	}
+	g.at(t)
+	return false
+}
+
+func (g *Giver) notHeld(id AskID) {
+	g.stats.NotHeld++
+	g.emit(NotHeld{ID: id})
+}
+
+func (g *Giver) busy(a *ask, after time.Duration) {
+	g.stats.Busy++
+	g.emit(Busy{ID: a.id, After: after, Try: a.blob.try(g.rng, a, g.c.MaxTry)})
+}
+
+// gone: the asker is no longer interested.
+func (g *Giver) gone(id AskID) bool {
+	for k, a := range g.waiting {
+		if a.id == id {
+			g.waiting = append(g.waiting[:k], g.waiting[k+1:]...)
+			return false
+		}
+	}
+	return g.sent(id, false)
+}
+
+func (g *Giver) sent(id AskID, ok bool) bool {
+	for k, a := range g.active {
+		if a.id != id {
+			continue
+		}
+		g.active = append(g.active[:k], g.active[k+1:]...)
+		a.peer.active--
+		for _, i := range a.given {
+			a.blob.sentTo(a.peer, i, ok, g.now)
+		}
+		if ok {
+			dt := (g.now - a.started) / time.Duration(max(len(a.given), 1))
+			if g.sending == 0 {
+				g.sending = dt
+			}
+			g.sending += (dt - g.sending) / 8
+		}
+		return true
+	}
+	return false
+}

@@ -1,0 +1,258 @@
+package scheduler
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// gblob is one blob that this host gives.
+type gblob struct {
+	id        Blob
+	n         int
+	have      set
+	superseed bool
+	growing   bool
+	copies    []uint16 // live peers known to hold the piece, or being sent it
+	fresh     set      // held here and copies == 0
+	freshN    int
+	byID      map[Peer]*gpeer // for look-up only
+	peers     []*gpeer        // in the order they came
+}
+
+// gpeer is one peer, as to one blob.
+type gpeer struct {
+	id      Peer
+	has     set // announced
+	hasN    int
+	counted set        // has, or was sent by us: in copies
+	sent    []delivery // sent, but not announced yet
+	active  int        // uploads to it under way
+	gained  time.Duration
+	refused time.Duration // refused a second copy since; never = not refused
+	alone   bool          // nobody else feeds it: second copies are given
+}
+
+// delivery is a piece sent to a peer.
+type delivery struct {
+	piece int
+	at    time.Duration
+}
+
+func (g *Giver) blobUp(ev BlobUp) bool {
+	n := ev.Geometry.Count()
+	b := g.blobs[ev.Blob]
+	if b == nil {
+		b = &gblob{id: ev.Blob, byID: map[Peer]*gpeer{}}
+		g.blobs[ev.Blob] = b
+		g.order = append(g.order, b)
+	}
+	if b.copies == nil || b.n != n {
+		b.n, b.copies = n, make([]uint16, n)
+		b.byID, b.peers = map[Peer]*gpeer{}, nil
+	}
+	b.superseed, b.growing = ev.Superseed, ev.Growing
+	b.have, b.fresh, b.freshN = setOf(n, ev.Have), newSet(n), 0
+	for i := b.have.next(0); i >= 0; i = b.have.next(i + 1) {
+		b.refresh(i)
+	}
+	return true
+}
+
+func (g *Giver) grew(ev BlobGrew) bool {
+	b := g.blobs[ev.Blob]
+	if b == nil || ev.Piece < 0 || ev.Piece >= b.n || !b.have.add(ev.Piece) {
+		return false
+	}
+	b.refresh(ev.Piece)
+	return len(g.waiting) > 0
+}
+
+func (g *Giver) shrank(ev BlobShrank) bool {
+	b := g.blobs[ev.Blob]
+	if b == nil {
+		return false
+	}
+	for _, i := range ev.Pieces {
+		if i >= 0 && i < b.n && b.have.del(i) {
+			b.refresh(i)
+		}
+	}
+	return true
+}
+
+func (g *Giver) blobDown(id Blob) bool {
+	b := g.blobs[id]
+	if b == nil {
+		return false
+	}
+	delete(g.blobs, id)
+	for k, x := range g.order {
+		if x == b {
+			g.order = append(g.order[:k], g.order[k+1:]...)
+			break
+		}
+	}
+	b.have, b.growing = newSet(b.n), false // waiting asks are answered NotHeld
+	return true
+}
+
+func (g *Giver) peerHas(ev PeerHas) bool {
+	b := g.blobs[ev.Blob]
+	if b == nil || ev.Peer <= Upstream || ev.Peer > MaxPeer {
+		return false
+	}
+	p := b.peer(ev.Peer)
+	if ev.Bitfield != nil {
+		s := setOf(b.n, ev.Bitfield)
+		for i := range b.n {
+			switch {
+			case s.has(i):
+				b.announced(p, i, g.now)
+			case p.has.has(i):
+				p.has.del(i)
+				p.hasN--
+				b.uncount(p, i)
+			}
+		}
+	}
+	for _, i := range ev.Pieces {
+		if i >= 0 && i < b.n {
+			b.announced(p, i, g.now)
+		}
+	}
+	return false
+}
+
+func (g *Giver) peerGone(id Peer) bool {
+	for _, b := range g.order {
+		p := b.byID[id]
+		if p == nil {
+			continue
+		}
+		delete(b.byID, id)
+		for k, x := range b.peers {
+			if x == p {
+				b.peers = append(b.peers[:k], b.peers[k+1:]...)
+				break
+			}
+		}
+		for i := p.counted.next(0); i >= 0; i = p.counted.next(i + 1) {
+			b.uncount(p, i)
+		}
+	}
+	for k := 0; k < len(g.waiting); {
+		if g.waiting[k].peer.id == id {
+			g.waiting = append(g.waiting[:k], g.waiting[k+1:]...)
+			continue
+		}
+		k++
+	}
+	return true
+}
+
+func (b *gblob) peer(id Peer) *gpeer {
+	p := b.byID[id]
+	if p == nil {
+		p = &gpeer{id: id, has: newSet(b.n), counted: newSet(b.n), refused: never}
+		b.byID[id] = p
+		b.peers = append(b.peers, p)
+	}
+	return p
+}
+
+// refresh keeps fresh in step with have and copies.
+func (b *gblob) refresh(i int) {
+	if b.have.has(i) && b.copies[i] == 0 {
+		if b.fresh.add(i) {
+			b.freshN++
+		}
+	} else if b.fresh.del(i) {
+		b.freshN--
+	}
+}
+
+func (b *gblob) count(p *gpeer, i int) {
+	if p.counted.add(i) {
+		b.copies[i]++
+		b.refresh(i)
+	}
+}
+
+func (b *gblob) uncount(p *gpeer, i int) {
+	if p.counted.del(i) {
+		b.copies[i]--
+		b.refresh(i)
+	}
+}
+
+// announced: p holds piece i.
+func (b *gblob) announced(p *gpeer, i int, now time.Duration) {
+	if !p.has.add(i) {
+		return
+	}
+	p.hasN++
+	p.gained, p.refused = now, never
+	ours := false
+	for k, x := range p.sent {
+		if x.piece == i {
+			p.sent = append(p.sent[:k], p.sent[k+1:]...)
+			ours = true
+			break
+		}
+	}
+	if !ours && !p.counted.has(i) {
+		p.alone = false // somebody else feeds it
+	}
+	b.count(p, i)
+}
+
+func (b *gblob) sendTo(p *gpeer, i int) { b.count(p, i) }
+
+// sentTo: the upload of piece i to p ended.
+func (b *gblob) sentTo(p *gpeer, i int, ok bool, now time.Duration) {
+	switch {
+	case b.byID[p.id] != p || i >= b.n || p.has.has(i):
+	case ok:
+		p.gained = now
+		p.sent = append(p.sent, delivery{i, now})
+	default:
+		b.uncount(p, i)
+	}
+}
+
+// recant: p asks for pieces in s, so it has not got those that it was sent a
+// while ago and never announced.
+func (b *gblob) recant(p *gpeer, s set, now time.Duration) {
+	for k := 0; k < len(p.sent); {
+		x := p.sent[k]
+		if now-x.at < 2*time.Second || !s.has(x.piece) {
+			k++
+			continue
+		}
+		p.sent = append(p.sent[:k], p.sent[k+1:]...)
+		b.uncount(p, x.piece)
+	}
+}
+
+// try names up to n peers that hold, or are being sent, something that a wants.
+func (b *gblob) try(rng *rand.Rand, a *ask, n int) []Peer {
+	if len(b.peers) == 0 {
+		return nil
+	}
+	var try []Peer
+	start := rng.IntN(len(b.peers))
+	for k := 0; k < len(b.peers) && len(try) < n; k++ {
+		p := b.peers[(start+k)%len(b.peers)]
+		if p == a.peer || a.any != nil && !p.counted.intersects(a.any) {
+			continue
+		}
+		hit := a.any != nil
+		for _, i := range a.pieces {
+			hit = hit || p.counted.has(i)
+		}
+		if hit {
+			try = append(try, p.id)
+		}
+	}
+	return try
+}

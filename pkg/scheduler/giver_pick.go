@@ -1,0 +1,147 @@
+package scheduler
+
+import "math/bits"
+
+// verdict is what becomes of an ask.
+type verdict uint8
+
+const (
+	verdictGive      verdict = iota // as soon as there is a slot
+	verdictPark                     // what it wants is still to come
+	verdictElsewhere                // others can give it
+	verdictNotHeld
+)
+
+// choose says what a may get now.
+func (g *Giver) choose(a *ask) ([]int, verdict) {
+	if a.any != nil {
+		return g.chooseAny(a)
+	}
+	b := a.blob
+	var give []int
+	lacking := 0
+	for _, i := range a.pieces {
+		if b.have.has(i) {
+			give = append(give, i)
+		} else {
+			lacking++
+		}
+	}
+	if len(give) == 0 {
+		if b.superseed && b.growing && lacking > 0 {
+			return nil, verdictPark
+		}
+		return nil, verdictNotHeld
+	}
+	if !b.superseed || g.starves(a) {
+		return give, verdictGive
+	}
+	// First copies go out; second ones only to who starves.
+	k := 0
+	for _, i := range give {
+		if b.copies[i] == 0 || b.copies[i] == 1 && a.peer.counted.has(i) {
+			give[k] = i
+			k++
+		}
+	}
+	if k == 0 {
+		return nil, verdictElsewhere
+	}
+	return give[:k], verdictGive
+}
+
+// chooseAny picks for an ask of any of many pieces: those with the fewest
+// known copies, in order where those tie.
+func (g *Giver) chooseAny(a *ask) ([]int, verdict) {
+	b := a.blob
+	if b.freshN > 0 {
+		if give := b.firstOf(a, b.fresh); give != nil {
+			return give, verdictGive
+		}
+	}
+	// All that it wants and we hold has been given before.
+	want := false
+	for w := range a.any {
+		if a.any[w]&b.have[w] != 0 {
+			want = true
+			break
+		}
+	}
+	switch {
+	case b.superseed && b.growing && b.lacks(a.any):
+		return nil, verdictPark
+	case !want:
+		return nil, verdictNotHeld
+	case b.superseed && !g.starves(a):
+		return nil, verdictElsewhere
+	}
+	if give := b.leastCopied(a); give != nil {
+		return give, verdictGive
+	}
+	// It was sent all of it, or is being sent it.
+	return nil, verdictElsewhere
+}
+
+// lacks tells whether s has a piece that is not here.
+func (b *gblob) lacks(s set) bool {
+	for w := range s {
+		if s[w]&^b.have[w] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// firstOf returns the first pieces of from that a wants, up to its Max.
+func (b *gblob) firstOf(a *ask, from set) []int {
+	var give []int
+	for w := range from {
+		for x := from[w] & a.any[w]; x != 0; {
+			z := bits.LeadingZeros64(x)
+			x &^= 1 << (63 - z)
+			give = append(give, w<<6+z)
+			if len(give) == a.max {
+				return give
+			}
+		}
+	}
+	return give
+}
+
+// leastCopied returns the pieces with the fewest copies that a wants and has
+// not been sent, up to its Max.
+func (b *gblob) leastCopied(a *ask) []int {
+	least := uint16(1<<16 - 1)
+	var give []int
+	for w := range a.any {
+		for x := a.any[w] & b.have[w] &^ a.peer.counted[w]; x != 0; {
+			z := bits.LeadingZeros64(x)
+			x &^= 1 << (63 - z)
+			i := w<<6 + z
+			switch c := b.copies[i]; {
+			case c < least:
+				least, give = c, append(give[:0], i)
+			case c == least && len(give) < a.max:
+				give = append(give, i)
+			}
+		}
+	}
+	return give
+}
+
+// starves tells whether nobody else feeds the asker: it got nothing for a
+// while although it was refused, or that was found so before.
+func (g *Giver) starves(a *ask) bool {
+	p := a.peer
+	if p.alone {
+		return true
+	}
+	if others := len(a.blob.peers) - 1; others <= 0 {
+		return true
+	}
+	if p.refused == never || g.now-max(p.refused, p.gained) < g.c.Starve {
+		return false
+	}
+	p.alone = true
+	return true
+}

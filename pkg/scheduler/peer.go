@@ -1,0 +1,228 @@
+package scheduler
+
+import (
+	"math/bits"
+	"time"
+)
+
+// peer is what a Download knows of one peer.
+type peer struct {
+	id     Peer
+	key    uint64
+	up     bool
+	seeder bool
+	near   bool
+	bad    bool // sent wrong bytes: never asked again
+	shun   bool // asked and silent, or failing: asked at times, but not counted on
+	slow   bool // demoted: asked after the others, until it gives something
+	counts bool // its pieces are in near/far
+	dry    bool // holds nothing that could be asked of it; spares a scan
+	rtt    time.Duration
+	have   set
+	haveN  int
+	out    int     // requests under way
+	rate   float64 // bytes/s of one request, moving average; 0 = unknown
+	wait   backoff
+	urgent backoff // of urgent asks
+}
+
+// backoff is when a source may be asked again.
+type backoff struct {
+	until time.Duration
+	fails int
+}
+
+// fail doubles the pause with each failure in a row, from first up to 8 s.
+func (b *backoff) fail(now, first time.Duration) {
+	b.until = max(b.until, now+min(first<<min(b.fails, 6), 8*time.Second))
+	b.fails++
+}
+
+// usable tells whether p may be asked at all.
+func (p *peer) usable() bool { return p.up && !p.bad }
+
+// peer returns the record of a handle, making it where make is set.
+func (d *Download) peer(h Peer, create bool) *peer {
+	if h <= Upstream || h > MaxPeer {
+		return nil
+	}
+	if int(h) >= len(d.peers) {
+		if !create {
+			return nil
+		}
+		d.peers = append(d.peers, make([]*peer, int(h)+1-len(d.peers))...)
+	}
+	if d.peers[h] == nil && create {
+		d.peers[h] = &peer{id: h, have: newSet(d.n)}
+	}
+	return d.peers[h]
+}
+
+func (d *Download) peerUp(ev PeerUp) bool {
+	p := d.peer(ev.Peer, true)
+	if p == nil {
+		return false
+	}
+	if !d.hasSource() {
+		d.lastGiven, d.lastLife = d.now, d.now
+	}
+	d.count(p, false)
+	if !p.up {
+		p.up, p.shun, p.slow = true, false, false
+		p.wait, p.urgent = backoff{}, backoff{}
+		d.up = append(d.up, p)
+	}
+	p.seeder, p.near, p.rtt, p.key = ev.Seeder, ev.SameZone, ev.RTT, ev.Key
+	p.have = setOf(d.n, ev.Have)
+	p.haveN = p.have.count()
+	d.count(p, true)
+	for _, q := range d.up {
+		q.dry = false // zones may have shifted
+	}
+	return true
+}
+
+func (d *Download) peerDown(h Peer) bool {
+	p := d.peer(h, false)
+	if p == nil || !p.up {
+		return false
+	}
+	d.count(p, false)
+	p.up = false
+	for k, q := range d.up {
+		if q == p {
+			d.up = append(d.up[:k], d.up[k+1:]...)
+			break
+		}
+	}
+	for k := 0; k < len(d.reqs); {
+		if d.reqs[k].peer == p {
+			d.cancel(d.reqs[k])
+		} else {
+			k++
+		}
+	}
+	for _, q := range d.up {
+		q.dry = false
+	}
+	// A herd that lost its seeder first hears what the others hold.
+	d.grace = max(d.grace, d.now+250*time.Millisecond)
+	return true
+}
+
+func (d *Download) peerHas(h Peer, pieces []int) bool {
+	p := d.peer(h, false)
+	if p == nil || !p.up {
+		return false
+	}
+	fresh := false
+	for _, i := range pieces {
+		if i < 0 || i >= d.n || !p.have.add(i) {
+			continue
+		}
+		p.haveN++
+		if p.counts {
+			d.holder(p, i, true)
+		}
+		fresh = fresh || !d.have.has(i) && (d.busy[i] == 0 || d.openN == 0)
+	}
+	if !fresh || !p.usable() {
+		return false
+	}
+	p.dry = false
+	return p.out == 0 && (len(d.reqs) < d.c.MaxRequests || len(d.wants) > 0)
+}
+
+// count makes p's pieces count as held by somebody we can rely on, or not.
+func (d *Download) count(p *peer, on bool) {
+	on = on && p.usable() && !p.seeder && !p.shun
+	if on == p.counts {
+		return
+	}
+	p.counts = on
+	for w, x := range p.have {
+		for x != 0 {
+			z := bits.LeadingZeros64(x)
+			x &^= 1 << (63 - z)
+			d.holder(p, w<<6+z, on)
+		}
+	}
+	if !on {
+		for _, q := range d.up {
+			q.dry = false
+		}
+	}
+}
+
+// holder counts p as one that holds i, or no longer.
+func (d *Download) holder(p *peer, i int, on bool) {
+	c := d.far
+	if p.near {
+		c = d.near
+	}
+	if on {
+		c[i]++
+		d.held.add(i)
+		if p.near {
+			d.nearH.add(i)
+		}
+		return
+	}
+	c[i]--
+	if d.near[i] == 0 {
+		d.nearH.del(i)
+		if d.far[i] == 0 {
+			d.held.del(i)
+		}
+	}
+}
+
+// life notes that p answered; gave, that it brought bytes.
+func (d *Download) life(p *peer, gave bool) {
+	d.lastLife = d.now
+	d.stuck = false
+	if p == nil {
+		d.upstream = backoff{}
+		return
+	}
+	if gave {
+		d.lastGiven = d.now
+		p.slow = false
+		p.wait.fails, p.urgent.fails = 0, 0
+	}
+	if p.shun {
+		p.shun = false
+		d.count(p, true)
+	}
+}
+
+// demote puts p behind the others; shun also stops counting on it.
+func (d *Download) demote(p *peer, shun bool) {
+	p.slow = true
+	p.rate /= 2
+	if shun && !p.shun {
+		p.shun = true
+		d.count(p, false)
+	}
+}
+
+// hasSource tells whether any peer is up that may be counted on for anything.
+func (d *Download) hasSource() bool {
+	for _, p := range d.up {
+		if p.usable() && !p.shun && (p.seeder || p.haveN > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// sources counts the peers that may be asked for something.
+func (d *Download) sources() int {
+	n := 0
+	for _, p := range d.up {
+		if p.usable() && !p.shun && (p.seeder || p.haveN > 0) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,99 @@
+package scheduler
+
+import "math/bits"
+
+// batch is how many pieces one request to p asks for.
+func (d *Download) batch(p *peer) int {
+	k := int(p.rate * d.c.Batch.Seconds() / float64(d.c.Geometry.PieceSize()))
+	return min(max(k, 1), d.c.MaxBatch)
+}
+
+// askable is what of word w could be asked of p now: pieces that are open and
+// p holds; of a peer in another zone only what nobody in ours holds.
+func (d *Download) askable(p *peer, w int) uint64 {
+	x := d.open[w] & p.have[w]
+	if !p.near {
+		x &^= d.nearH[w]
+	}
+	return x
+}
+
+// pick chooses up to k pieces to ask of p: what readers want soon while they
+// have less than their share of the requests, else the rarest.
+func (d *Download) pick(p *peer, k int) (pieces []int, window bool) {
+	if len(d.wants) > 0 && d.windowOut < max(1, d.c.MaxRequests/4) {
+		if pieces = d.pickWindow(p, k); pieces != nil {
+			return pieces, true
+		}
+	}
+	return d.pickRarest(p, k), false
+}
+
+// pickWindow chooses the first open pieces of the readers' windows.
+func (d *Download) pickWindow(p *peer, k int) []int {
+	var got []int
+	for _, w := range d.wants {
+		if w.block < 0 {
+			continue
+		}
+		end := min(w.end, w.block+d.c.Window)
+		for i := d.open.next(w.block); i >= 0 && i < end && len(got) < k; i = d.open.next(i + 1) {
+			if p.have.has(i) && (p.near || !d.nearH.has(i)) && !contains(got, i) {
+				got = append(got, i)
+			}
+		}
+	}
+	return got
+}
+
+// pickRarest chooses among the pieces with the fewest holders, evenly at
+// random; more than one as a run from a random place on.
+func (d *Download) pickRarest(p *peer, k int) []int {
+	least, ties := uint16(1<<16-1), 0
+	for w := range d.open {
+		for x := d.askable(p, w); x != 0; {
+			z := bits.LeadingZeros64(x)
+			x &^= 1 << (63 - z)
+			i := w<<6 + z
+			switch c := d.near[i] + d.far[i]; {
+			case c < least:
+				least, ties = c, 1
+			case c == least:
+				ties++
+			}
+		}
+	}
+	if ties == 0 {
+		return nil
+	}
+	// The t-th of the ties, then those after it, around the end.
+	t := d.rng.IntN(ties)
+	k = min(k, ties)
+	got := make([]int, 0, k)
+	for len(got) < k {
+		for w := 0; w < len(d.open) && len(got) < k; w++ {
+			for x := d.askable(p, w); x != 0 && len(got) < k; {
+				z := bits.LeadingZeros64(x)
+				x &^= 1 << (63 - z)
+				i := w<<6 + z
+				if d.near[i]+d.far[i] != least {
+					continue
+				}
+				if t--; t < 0 {
+					got = append(got, i)
+				}
+			}
+		}
+		t = 0
+	}
+	return got
+}
+
+func contains(s []int, i int) bool {
+	for _, x := range s {
+		if x == i {
+			return true
+		}
+	}
+	return false
+}

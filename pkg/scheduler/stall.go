@@ -1,0 +1,128 @@
+package scheduler
+
+import "time"
+
+// checkStalls looks at every request that does not move: first its pieces are
+// opened to others, then it is cancelled.
+func (d *Download) checkStalls() {
+	for k := 0; k < len(d.reqs); {
+		r := d.reqs[k]
+		k++
+		idle := d.now - r.last
+		stall, cut := d.stallAfter(r), d.c.IdleAfter
+		if r.any && !r.granted {
+			cut += d.c.StallAfter // it may be parked for as long
+		}
+		if r.peer == nil {
+			stall, cut = 2*stall, 2*cut // the upstream has its own deadlines
+		}
+		switch {
+		case idle >= cut:
+			d.cancel(r)
+			k--
+			d.stats.Failed++
+			if r.peer == nil {
+				d.upstream.fail(d.now, time.Second)
+			} else {
+				r.peer.wait.fail(d.now, time.Second)
+				d.demote(r.peer, true)
+			}
+		case r.stalled:
+			d.at(r.last + cut)
+		case idle >= stall:
+			d.stall(r)
+			d.at(r.last + cut)
+		default:
+			d.at(r.last + stall)
+		}
+	}
+}
+
+// stallAfter is how long r may stand still: StallAfter, or four times what a
+// piece should take.
+func (d *Download) stallAfter(r *request) time.Duration {
+	t := d.c.StallAfter
+	if r.peer != nil && r.peer.rate > 0 && (!r.any || r.granted) {
+		per := float64(d.c.Geometry.PieceSize()) / r.peer.rate
+		t = max(t, min(time.Duration(4*per*float64(time.Second)), 2*t))
+	}
+	return t
+}
+
+func (d *Download) stall(r *request) {
+	r.stalled = true
+	for _, i := range r.pieces {
+		d.release(i)
+	}
+	if r.peer != nil {
+		d.demote(r.peer, true)
+	}
+}
+
+// hedge asks, once every missing piece is under way, a second peer for those
+// that take too long.
+func (d *Download) hedge() {
+	if d.openN > 0 || d.hedged >= d.hedgeBudget() {
+		return
+	}
+	per := d.perPeer()
+	slow := max(2*d.typical, 250*time.Millisecond)
+	for _, r := range append([]*request(nil), d.reqs...) {
+		if len(r.pieces) == 0 || r.stalled {
+			continue
+		}
+		if t := r.mark + slow; t > d.now {
+			d.at(t)
+			continue
+		}
+		for _, i := range append([]int(nil), r.pieces...) {
+			if d.busy[i] > 1 || d.hedged >= d.hedgeBudget() {
+				continue
+			}
+			if p := d.second(i, r.peer, per); p != nil {
+				d.hedged++
+				d.stats.Hedges++
+				d.ask(p, []int{i}, false, true)
+			}
+		}
+	}
+}
+
+// hedgeBudget is how many pieces may be asked twice in all.
+func (d *Download) hedgeBudget() int {
+	return max(2, int(d.c.HedgeShare*float64(d.n)))
+}
+
+// second returns an idle peer other than first that holds piece i, or nil.
+func (d *Download) second(i int, first *peer, per int) *peer {
+	var best *peer
+	for _, p := range d.up {
+		if p == first || p.seeder || p.bad || p.shun || p.slow || p.out >= per || p.wait.until > d.now || !p.have.has(i) {
+			continue
+		}
+		if best == nil || p.out < best.out || p.out == best.out && p.rank() < best.rank() {
+			best = p
+		}
+	}
+	return best
+}
+
+// checkStuck says so when nothing moved for GiveUp.
+func (d *Download) checkStuck() {
+	if d.stuck {
+		return
+	}
+	if t := d.lastLife + d.c.GiveUp; t > d.now {
+		d.at(t)
+		return
+	}
+	d.stuck = true
+	reason := "no source"
+	switch {
+	case d.fallbacks > 0 || d.upstream.fails > 0:
+		reason = "the upstream fails and no peer gives"
+	case len(d.up) > 0:
+		reason = "the peers give nothing"
+	}
+	d.emit(Stuck{Reason: reason})
+}
