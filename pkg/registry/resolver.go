@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // DockerHub is the canonical name of Docker Hub.
@@ -30,8 +31,11 @@ func CanonicalUpstream(s string) string {
 }
 
 // Resolver maps what a client asked for to one of the configured upstreams.
-// It is immutable and safe for concurrent use.
-type Resolver struct {
+// It is safe for concurrent use.
+type Resolver struct{ table atomic.Pointer[table] }
+
+// table is one set of upstreams; it never changes.
+type table struct {
 	names []string // canonical, sorted
 	def   string
 }
@@ -41,6 +45,25 @@ type Resolver struct {
 // one. Names are made canonical; two that become the same are an error.
 func NewResolver(names []string, def string) (*Resolver, error) {
 	r := &Resolver{}
+	if err := r.Update(names, def); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Update replaces the set of upstreams, by the rules of NewResolver: a peer
+// learns it from its seeder. On an error nothing changes.
+func (r *Resolver) Update(names []string, def string) error {
+	t, err := newTable(names, def)
+	if err != nil {
+		return err
+	}
+	r.table.Store(t)
+	return nil
+}
+
+func newTable(names []string, def string) (*table, error) {
+	r := &table{}
 	for _, n := range names {
 		c := CanonicalUpstream(n)
 		if !ValidUpstream(c) {
@@ -62,10 +85,10 @@ func NewResolver(names []string, def string) (*Resolver, error) {
 }
 
 // Names are the canonical names of the upstreams, sorted.
-func (r *Resolver) Names() []string { return slices.Clone(r.names) }
+func (r *Resolver) Names() []string { return slices.Clone(r.table.Load().names) }
 
 // Default is the upstream of requests that name none; may be empty.
-func (r *Resolver) Default() string { return r.def }
+func (r *Resolver) Default() string { return r.table.Load().def }
 
 // Resolve finds the upstream and repository meant by the repository part of a
 // /v2/ path and the value of the ns query parameter (contract 20): ns first,
@@ -85,8 +108,12 @@ func (r *Resolver) Resolve(path, ns string) (Name, error) {
 	return name, err
 }
 
-// resolve also tells whether the client named the upstream itself.
 func (r *Resolver) resolve(path, ns string) (name Name, named bool, err error) {
+	return r.table.Load().resolve(path, ns)
+}
+
+// resolve also tells whether the client named the upstream itself.
+func (r *table) resolve(path, ns string) (name Name, named bool, err error) {
 	host, rest, hasHost := cutHost(path)
 	if ns != "" {
 		up := CanonicalUpstream(ns)
@@ -117,12 +144,12 @@ func (r *Resolver) resolve(path, ns string) (name Name, named bool, err error) {
 	return name, false, err
 }
 
-func (r *Resolver) upstreamUnknown(s string) *Error {
+func (r *table) upstreamUnknown(s string) *Error {
 	return &Error{Status: 404, Code: CodeNameUnknown,
 		Message: fmt.Sprintf("upstream %q is not configured here; known are %s", short(s), r.known())}
 }
 
-func (r *Resolver) known() string {
+func (r *table) known() string {
 	if len(r.names) == 0 {
 		return "none"
 	}
