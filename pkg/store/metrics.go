@@ -1,0 +1,53 @@
+package store
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	evictions, commits, corrupt, full prometheus.Counter
+
+	reg prometheus.Registerer
+	all []prometheus.Collector
+}
+
+func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{reg: reg}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: "store", Name: name, Help: help})
+		m.all = append(m.all, c)
+		return c
+	}
+	gauge := func(name, help string, labels prometheus.Labels, f func(Usage) float64) {
+		m.all = append(m.all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Subsystem: "store", Name: name, Help: help, ConstLabels: labels,
+		}, func() float64 { return f(s.Usage()) }))
+	}
+	m.evictions = counter("evictions_total", "Blobs removed to make room.")
+	m.commits = counter("commits_total", "Blobs that became complete.")
+	m.corrupt = counter("corrupt_total", "Blobs or unverified pieces whose content did not match, dropped.")
+	m.full = counter("full_total", "Writes refused for want of room on the disk or in the quota.")
+	gauge("used_bytes", "Bytes of content held.", nil, func(u Usage) float64 { return float64(u.Used) })
+	gauge("promised_bytes", "Bytes still to come of blobs being written.", nil, func(u Usage) float64 { return float64(u.Promised) })
+	gauge("quota_bytes", "Bound on the bytes of content held; 0 = none.", nil, func(u Usage) float64 { return float64(u.Quota) })
+	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "complete"}, func(u Usage) float64 { return float64(u.Blobs) })
+	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "partial"}, func(u Usage) float64 { return float64(u.Partial) })
+	if reg == nil {
+		return m, nil
+	}
+	for i, c := range m.all {
+		if err := reg.Register(c); err != nil {
+			m.all = m.all[:i]
+			m.unregister()
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) unregister() {
+	if m.reg == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.reg.Unregister(c)
+	}
+}

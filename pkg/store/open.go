@@ -1,0 +1,174 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+)
+
+// Open opens the store in dir, making it if need be, and puts right what a
+// crash left behind. The error says what is wrong with the directory and what
+// to do about it.
+func Open(dir string, o Options) (*Store, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.BootID == "" {
+		// Where the kernel does not tell, every start counts as a new boot.
+		b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		o.BootID = strings.TrimSpace(string(b))
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("store: open: %w", err)
+	}
+	s := &Store{dir: dir, o: o, log: o.Log, blobs: make(map[digest.Digest]*state)}
+	if s.m, err = newMetrics(s, o.Namespace, o.Registerer); err != nil {
+		return nil, fmt.Errorf("store: open %s: metrics: %w", dir, err)
+	}
+	if err := s.open(); err != nil {
+		s.m.unregister()
+		if s.lock != nil {
+			s.lock.Close()
+		}
+		return nil, err
+	}
+	u := s.Usage()
+	s.log.Info("store open", zap.String("dir", dir), zap.Int("blobs", u.Blobs), zap.Int("partial", u.Partial),
+		zap.Int64("used", u.Used), zap.Int64("quota", u.Quota))
+	return s, nil
+}
+
+func (s *Store) open() (err error) {
+	if err := os.MkdirAll(s.dir, dirPerm); err != nil {
+		return dirError(s.dir, err)
+	}
+	if s.lock, err = lockDir(s.dir); err != nil {
+		return err
+	}
+	if err := s.checkVersion(); err != nil {
+		return err
+	}
+	trash := filepath.Join(s.dir, trashName)
+	err = os.RemoveAll(trash)
+	for _, d := range []string{trash, filepath.Join(s.dir, blobsName, "sha256"), filepath.Join(s.dir, blobsName, "sha512")} {
+		if err == nil {
+			err = os.MkdirAll(d, dirPerm)
+		}
+	}
+	if err != nil {
+		return dirError(s.dir, err)
+	}
+	if err := s.load(); err != nil {
+		return dirError(s.dir, err)
+	}
+	s.mu.Lock()
+	out, err := s.makeRoomLocked(0)
+	s.mu.Unlock()
+	s.sweep(out)
+	if err != nil {
+		return fmt.Errorf("store: open: %w", err)
+	}
+	return nil
+}
+
+// checkVersion refuses a directory that another version of this package wrote.
+func (s *Store) checkVersion() error {
+	path := filepath.Join(s.dir, versionName)
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = renameio.WriteFile(path, []byte(versionText), filePerm, renameio.WithTempDir(s.dir))
+		if err != nil {
+			return dirError(s.dir, err)
+		}
+		return nil
+	case err != nil:
+		return dirError(s.dir, err)
+	case string(b) != versionText:
+		return fmt.Errorf("store: open %s: its format is %q, this program knows %q; use the program that wrote it, or another directory",
+			s.dir, strings.TrimSpace(string(b)), strings.TrimSpace(versionText))
+	}
+	return nil
+}
+
+// load reads what every blob directory holds.
+func (s *Store) load() error {
+	boot := filepath.Join(s.dir, bootName)
+	b, err := os.ReadFile(boot)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	trusted := s.o.BootID != "" && strings.TrimSpace(string(b)) == s.o.BootID
+	dirs, err := filepath.Glob(filepath.Join(s.dir, blobsName, "sha*", "??", "*"))
+	if err != nil {
+		return err
+	}
+	// Glob skips what it cannot read; that must not look like an empty store.
+	if err := readable(filepath.Join(s.dir, blobsName), 2); err != nil {
+		return err
+	}
+	var all []*state
+	for _, dir := range dirs {
+		hex := filepath.Base(dir)
+		d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(filepath.Dir(dir)))), hex)
+		if checkDigest(d) != nil || s.blobDir(d) != dir {
+			s.log.Warn("not a blob, left alone", zap.String("path", dir))
+			continue
+		}
+		st, err := s.loadBlob(d, dir, trusted)
+		if err != nil {
+			return err
+		}
+		if st != nil {
+			all = append(all, st)
+		}
+	}
+	slices.SortFunc(all, func(a, b *state) int {
+		return cmp.Or(a.lastUse.Compare(b.lastUse), cmp.Compare(a.digest, b.digest))
+	})
+	s.mu.Lock()
+	for _, st := range all {
+		s.blobs[st.digest] = st
+		st.elem = s.lru.PushBack(st)
+		s.used += st.bytes
+		s.idle += st.bytes
+		if st.full {
+			s.complete++
+		}
+	}
+	s.mu.Unlock()
+	if trusted || s.o.BootID == "" {
+		return nil
+	}
+	return renameio.WriteFile(boot, []byte(s.o.BootID+"\n"), filePerm, renameio.WithTempDir(s.dir))
+}
+
+// readable lists dir and what is below it, depth levels down.
+func readable(dir string, depth int) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() && depth > 0 {
+			if err := readable(filepath.Join(dir, e.Name()), depth-1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

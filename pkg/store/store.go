@@ -1,0 +1,332 @@
+package store
+
+import (
+	"cmp"
+	"container/list"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/samara-p2p/samara/pkg/piece"
+	"go.uber.org/zap"
+)
+
+// Options of a Store; the zero value is usable.
+type Options struct {
+	// Quota bounds the bytes of content held, in bytes; 0 = none. It counts
+	// the pieces held of partial blobs, not the size of their sparse files.
+	Quota int64
+
+	// Verify is asked, for a partial blob whose bytes may have been lost with
+	// the power, what its pieces must hash to, given the runs kept with it.
+	// It may return nil. Pieces with no known hash are dropped; with a nil
+	// Verify that is all of them.
+	Verify func(d digest.Digest, size int64, envelopes [][]byte) func(i int) (piece.Hash, bool)
+
+	// BootID names this run of the machine: partial blobs written under
+	// another one are verified again. Default: the kernel's boot_id.
+	BootID string
+
+	Now        func() time.Time // time of last use; default time.Now
+	Log        *zap.Logger      // default: none
+	Registerer prometheus.Registerer
+	Namespace  string // first part of metric names, "seeder" or "peerd"
+}
+
+// Meta is what is remembered of a blob besides its bytes.
+type Meta struct {
+	MediaType string
+	Sources   []string // "upstream/repository" it came from, most recent first, at most 8
+}
+
+// Info describes one blob.
+type Info struct {
+	Digest   digest.Digest
+	Size     int64 // bytes
+	Have     int   // verified pieces; all of them for a complete blob
+	Raw      int   // pieces held whose hash is not known
+	Pieces   int
+	Complete bool
+	Meta     Meta
+	LastUse  time.Time
+}
+
+// Usage describes the whole store.
+type Usage struct {
+	Used     int64 // bytes of content held
+	Promised int64 // bytes still to come of blobs being written
+	Quota    int64 // 0 = none
+	Blobs    int   // complete
+	Partial  int
+}
+
+// Store holds blobs in one directory. It is safe for concurrent use.
+type Store struct {
+	dir  string
+	o    Options
+	log  *zap.Logger
+	m    *metrics
+	lock *os.File
+
+	mu       sync.Mutex
+	closed   bool
+	blobs    map[digest.Digest]*state
+	lru      list.List // *state that nobody pins, least recently used first
+	used     int64     // sum of state.bytes
+	promised int64     // sum of state.promise
+	idle     int64     // sum of state.bytes over lru
+	complete int       // number of states with full set
+	trashed  uint64    // makes names in trash unique
+}
+
+// Blob returns a handle on an existing blob, complete or partial, and pins it
+// until Release. Errors: ErrNotFound, ErrClosed, or a bad digest.
+func (s *Store) Blob(d digest.Digest) (*Blob, error) {
+	if err := checkDigest(d); err != nil {
+		return nil, err
+	}
+	for {
+		s.mu.Lock()
+		st := s.blobs[d]
+		switch {
+		case s.closed:
+			s.mu.Unlock()
+			return nil, ErrClosed
+		case st == nil:
+			s.mu.Unlock()
+			return nil, fmt.Errorf("%w: %s", ErrNotFound, d)
+		case st.gone != nil:
+			gone := st.gone
+			s.mu.Unlock()
+			<-gone
+			continue
+		}
+		touch := s.pinLocked(st)
+		s.mu.Unlock()
+		if err := st.opened(touch); err != nil {
+			s.unpin(st)
+			return nil, fmt.Errorf("%w: %s", ErrNotFound, d)
+		}
+		return &Blob{st: st}, nil
+	}
+}
+
+// Create returns a handle on the blob, making an empty partial one if there is
+// none, and pins it until Release. Room for all of it is made and kept until
+// then. An empty blob is complete at once.
+// Errors: ErrSize (it exists with another size, or no blob can be that large),
+// ErrFull (as *FullError), ErrCorrupt (size 0, digest of something else),
+// ErrClosed, a bad digest, or the system's.
+func (s *Store) Create(d digest.Digest, size int64) (*Blob, error) {
+	if err := checkDigest(d); err != nil {
+		return nil, err
+	}
+	g, err := piece.GeometryOf(size)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrSize, d, err)
+	}
+	if size == 0 && d.Algorithm().FromBytes(nil) != d {
+		return nil, fmt.Errorf("%w: %s cannot be the digest of an empty blob", ErrCorrupt, d)
+	}
+	free, err := diskFree(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return nil, ErrClosed
+		}
+		st, fresh := s.blobs[d], false
+		if st != nil && st.gone != nil {
+			gone := st.gone
+			s.mu.Unlock()
+			<-gone
+			continue
+		}
+		if st != nil && st.geo.Size() != size {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("%w: %s has %d bytes here, not %d", ErrSize, d, st.geo.Size(), size)
+		}
+		if st == nil {
+			st, fresh = newState(s, d, g), true
+			s.blobs[d] = st
+		}
+		touch := s.pinLocked(st)
+		trash, err := s.promiseLocked(st, free)
+		if err != nil && fresh {
+			s.forgetLocked(st)
+		}
+		s.mu.Unlock()
+		s.sweep(trash)
+		if fresh {
+			st.build(err)
+		}
+		if err == nil {
+			err = st.opened(touch && !fresh)
+		}
+		if err != nil {
+			s.unpin(st)
+			return nil, s.writeError("create", st, size, err)
+		}
+		b := &Blob{st: st}
+		if size == 0 {
+			if err := b.Commit(false); err != nil {
+				b.Release()
+				return nil, err
+			}
+		}
+		return b, nil
+	}
+}
+
+// Put stores small content whole. A partial blob of that digest is completed.
+// What m says is added to what is known of the blob.
+// Errors: ErrCorrupt (content is not d), and those of Create and Commit.
+func (s *Store) Put(d digest.Digest, content []byte, m Meta) error {
+	if err := checkDigest(d); err != nil {
+		return err
+	}
+	if got := d.Algorithm().FromBytes(content); got != d {
+		return fmt.Errorf("%w: put %s: content has digest %s", ErrCorrupt, d, got)
+	}
+	b, err := s.Create(d, int64(len(content)))
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	known := b.Meta()
+	m.MediaType = cmp.Or(m.MediaType, known.MediaType)
+	m.Sources = append(slices.Clone(m.Sources), known.Sources...)
+	if err := b.SetMeta(m); err != nil {
+		return err
+	}
+	g := b.Geometry()
+	for i := range g.Count() {
+		off := g.Offset(i)
+		if _, err := b.WritePiece(i, content[off:off+int64(g.Len(i))]); err != nil {
+			return err
+		}
+	}
+	return b.Commit(false)
+}
+
+// Delete removes a blob, pinned or not. Handles on it fail with ErrNotFound
+// from then on, except that what was held can still be read until they are
+// released; waiting readers return ErrNotFound.
+// Errors: ErrNotFound, ErrClosed, or the system's.
+func (s *Store) Delete(d digest.Digest) error {
+	if err := checkDigest(d); err != nil {
+		return err
+	}
+	b, err := s.Blob(d)
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	st := b.st
+
+	s.mu.Lock()
+	if st.gone != nil || st.detached {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrNotFound, d)
+	}
+	st.gone = make(chan struct{}) // nobody gets a new handle from here on
+	s.mu.Unlock()
+
+	st.kill(fmt.Errorf("%w: %s was deleted", ErrNotFound, d))
+	st.wmu.Lock() // every writer and committer is out
+	defer st.wmu.Unlock()
+	s.mu.Lock()
+	trash, err := s.detachLocked(st)
+	if err != nil {
+		s.forgetLocked(st) // its handles are dead already
+	}
+	close(st.gone)
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("store: delete %s: %w", d, err)
+	}
+	s.sweep([]string{trash})
+	s.log.Info("blob deleted", zap.Stringer("digest", d), zap.Int64("size", st.geo.Size()))
+	return nil
+}
+
+// Stat describes one blob without counting as a use of it.
+// Errors: ErrNotFound, ErrClosed, or a bad digest.
+func (s *Store) Stat(d digest.Digest) (Info, error) {
+	if err := checkDigest(d); err != nil {
+		return Info{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return Info{}, ErrClosed
+	}
+	st := s.blobs[d]
+	if st == nil || st.gone != nil {
+		return Info{}, fmt.Errorf("%w: %s", ErrNotFound, d)
+	}
+	return st.info(), nil
+}
+
+// Infos describes all blobs, ordered by digest.
+func (s *Store) Infos() []Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	infos := make([]Info, 0, len(s.blobs))
+	for _, st := range s.blobs {
+		if st.gone == nil {
+			infos = append(infos, st.info())
+		}
+	}
+	slices.SortFunc(infos, func(a, b Info) int { return cmp.Compare(a.Digest, b.Digest) })
+	return infos
+}
+
+// Usage describes the whole store.
+func (s *Store) Usage() Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Usage{
+		Used: s.used, Promised: s.promised, Quota: s.o.Quota,
+		Blobs: s.complete, Partial: len(s.blobs) - s.complete,
+	}
+}
+
+// Close waits for writes in flight and gives the directory free. Readers and
+// handles return ErrClosed from then on. A second Close does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	var pinned []*state
+	for _, st := range s.blobs {
+		if st.pins > 0 {
+			pinned = append(pinned, st)
+		}
+	}
+	s.mu.Unlock()
+	for _, st := range pinned {
+		st.kill(ErrClosed)
+	}
+	var errs []error
+	for _, st := range pinned {
+		st.wmu.Lock()
+		errs = append(errs, st.closeFiles())
+		st.wmu.Unlock()
+	}
+	s.m.unregister()
+	errs = append(errs, s.lock.Close())
+	s.log.Info("store closed", zap.String("dir", s.dir))
+	return errors.Join(errs...)
+}
