@@ -1,0 +1,323 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"go.uber.org/zap"
+)
+
+// How a request gets its Authorization header. go-containerregistry knows the
+// flows: transport.Ping reads a challenge, transport.Exchange turns
+// credentials into a token, authn finds the credentials. Its ready-made
+// RoundTripper is not used, because it refreshes a token once per waiting
+// request, never before it expires, and with a data race on refresh tokens;
+// here one login serves all who wait for it.
+
+const (
+	hubHost = "registry-1.docker.io"
+
+	maxSessions   = 4096
+	tokenLifetime = time.Minute // of a token that does not say (docker's token specification)
+)
+
+type challenge struct{ transport.Challenge }
+
+func (c *challenge) is(scheme string) bool { return strings.EqualFold(c.Scheme, scheme) }
+
+// session is one repository's Authorization header.
+type session struct {
+	header string    // "" = send none
+	until  time.Time // zero = until the upstream refuses it
+	ready  bool
+	scopes []string // more than pull, when the upstream's challenge named them
+	flight *flight  // a login under way
+}
+
+// flight is one login that any number of requests wait for.
+type flight struct {
+	done   chan struct{}
+	header string
+	fail   *failure
+}
+
+// authorization is the header for a repository, after a login where one is
+// needed. Errors of a login are not kept.
+func (u *upstream) authorization(ctx context.Context, repo string) (string, *failure) {
+	u.mu.Lock()
+	s := u.sessions[repo]
+	if s == nil {
+		s = u.newSession(repo)
+	}
+	if s.ready && (s.until.IsZero() || u.now().Before(s.until)) {
+		defer u.mu.Unlock()
+		return s.header, nil
+	}
+	f := s.flight
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		s.flight = f
+		u.logins.Add(1)
+		go u.fly(repo, s, f)
+	}
+	u.mu.Unlock()
+
+	t := time.NewTimer(u.loginTimeout() + time.Second)
+	defer t.Stop()
+	select {
+	case <-f.done:
+		return f.header, f.fail
+	case <-ctx.Done():
+		return "", &failure{kind: Canceled, err: context.Cause(ctx)}
+	case <-t.C:
+		// The context of a login ends before; a helper program knows none.
+		return "", &failure{kind: Unavailable, err: fmt.Errorf("the credential helper for %s did not answer", credentialsHost(u.host))}
+	}
+}
+
+// newSession is called with u locked.
+func (u *upstream) newSession(repo string) *session {
+	if len(u.sessions) >= maxSessions {
+		for r, s := range u.sessions {
+			if s.flight == nil {
+				delete(u.sessions, r)
+			}
+		}
+	}
+	s := &session{}
+	u.sessions[repo] = s
+	return s
+}
+
+// loginTimeout is for challenge and token together.
+func (u *upstream) loginTimeout() time.Duration {
+	return 2 * (u.o.ConnectTimeout + u.o.HeaderTimeout)
+}
+
+// fly logs in, apart from the request that wanted it: others wait too.
+func (u *upstream) fly(repo string, s *session, f *flight) {
+	defer u.logins.Done()
+	ctx, cancel := context.WithTimeout(u.ctx, u.loginTimeout())
+	defer cancel()
+	u.mu.Lock()
+	scopes := append(append([]string(nil), s.scopes...), "repository:"+repo+":pull")
+	u.mu.Unlock()
+	header, lifetime, fail := u.login(ctx, repo, scopes)
+	if fail != nil && fail.kind == Canceled { // not the waiting request's doing
+		fail = &failure{kind: Unavailable, err: fmt.Errorf("logging in took longer than %s", u.loginTimeout())}
+	}
+	u.mu.Lock()
+	s.flight = nil
+	if fail == nil {
+		s.header, s.ready, s.until = header, true, time.Time{}
+		if lifetime > 0 {
+			s.until = u.now().Add(lifetime - min(lifetime/10, 10*time.Second))
+		}
+	}
+	u.mu.Unlock()
+	f.header, f.fail = header, fail
+	close(f.done)
+}
+
+// login finds the header for a repository. lifetime 0 = no end known.
+func (u *upstream) login(ctx context.Context, repo string, scopes []string) (header string, lifetime time.Duration, f *failure) {
+	auth, err := u.credentials(ctx, repo)
+	if err != nil {
+		return "", 0, &failure{kind: Denied, err: fmt.Errorf("credentials for %s cannot be read: %w", credentialsHost(u.host), safe(err))}
+	}
+	anonymous := auth == authn.AuthConfig{}
+	if !anonymous && u.scheme == "http" {
+		u.o.Log.Warn("credentials go to an upstream without TLS", zap.String("upstream", u.name))
+	}
+	via := &courier{u: u}
+	u.mu.Lock()
+	ch := u.challenge
+	u.mu.Unlock()
+	if ch == nil {
+		if anonymous {
+			return "", 0, nil // the first 401 will tell, and most public upstreams need no more
+		}
+		c, err := transport.Ping(ctx, u.registry, via)
+		if err != nil {
+			return "", 0, u.loginFailure(ctx, err, via)
+		}
+		ch = &challenge{*c}
+		u.mu.Lock()
+		u.challenge = ch
+		u.mu.Unlock()
+	}
+	if auth.RegistryToken != "" {
+		return "Bearer " + auth.RegistryToken, 0, nil
+	}
+	switch {
+	case ch.is("bearer"):
+		t, err := transport.Exchange(ctx, u.registry, authn.FromConfig(auth), via, scopes, &ch.Challenge)
+		if err != nil {
+			return "", 0, u.loginFailure(ctx, err, via)
+		}
+		value := t.Token
+		if t.AccessToken != "" {
+			value = t.AccessToken
+		}
+		lifetime = tokenLifetime
+		if t.ExpiresIn > 0 {
+			lifetime = time.Duration(min(t.ExpiresIn, 1<<30)) * time.Second
+		}
+		u.exchanged("login", None)
+		return "Bearer " + value, lifetime, nil
+	case ch.is("basic"), ch.Scheme == "":
+		return basic(auth), 0, nil
+	}
+	return "", 0, &failure{kind: Denied, err: fmt.Errorf("it wants %q authentication, which is not known here (Basic and Bearer are)", scrub(ch.Scheme))}
+}
+
+func basic(a authn.AuthConfig) string {
+	switch {
+	case a.Username != "" && a.Password != "":
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(a.Username+":"+a.Password))
+	case a.Auth != "":
+		return "Basic " + a.Auth
+	}
+	return ""
+}
+
+// loginFailure classifies what Ping and Exchange return. Their texts may quote
+// a token server's answer, so only what is known to be harmless is kept.
+func (u *upstream) loginFailure(ctx context.Context, err error, via *courier) *failure {
+	var te *transport.Error
+	var f *failure
+	switch {
+	case errors.As(err, &te):
+		f = &failure{kind: kindOfStatus(te.StatusCode), status: te.StatusCode}
+		f.again = f.kind == RateLimited || f.kind == Unavailable
+		text := "the token server or registry gave no reason"
+		if len(te.Errors) > 0 {
+			text = scrub(string(te.Errors[0].Code) + ": " + te.Errors[0].Message)
+		}
+		f.err = fmt.Errorf("logging in: %s", text)
+		switch f.kind {
+		case Denied:
+			f.err = fmt.Errorf("%w; %s", f.err, u.remedy(true))
+		case NotFound, Invalid:
+			// No verdict about the image: the login page is what was not found.
+			f.kind = Unavailable
+		case RateLimited:
+			u.mu.Lock()
+			f.retryAfter = max(0, u.blockedUntil.Sub(u.now()))
+			u.mu.Unlock()
+		}
+	default:
+		if cause := via.err.Load(); cause != nil {
+			err = *cause
+		}
+		f = networkFailure(ctx, err)
+		f.err = fmt.Errorf("logging in: %w", f.err)
+	}
+	u.exchanged("login", f.kind)
+	return f
+}
+
+// unauthorized takes in a 401: what it asks for, and that the header which was
+// sent is worth nothing. true: a login may help.
+func (u *upstream) unauthorized(repo, sent string, resp *http.Response) bool {
+	c, err := transport.Ping(context.Background(), u.registry, canned{u, resp})
+	if err != nil || c.Scheme == "" {
+		return false
+	}
+	ch := &challenge{*c}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.challenge = ch
+	s := u.sessions[repo]
+	if s == nil {
+		s = u.newSession(repo)
+	}
+	if s.ready && s.header == sent { // else somebody else has already been told
+		s.ready = false
+	}
+	if scope := ch.Parameters["scope"]; ch.is("bearer") && scope != "" && scope != "repository:"+repo+":pull" && len(scope) < 1024 {
+		s.scopes = []string{scope}
+	}
+	return true
+}
+
+// credentials looks up what the keychain has for the upstream's host. The key
+// is the host of the URL and not the upstream's name: a mirror that stands in
+// for docker.io must not be sent docker.io's password.
+func (u *upstream) credentials(ctx context.Context, repo string) (authn.AuthConfig, error) {
+	a, err := authn.Resolve(ctx, u.o.Keychain, resource{credentialsHost(u.host), repo})
+	if err != nil {
+		return authn.AuthConfig{}, err
+	}
+	c, err := authn.Authorization(ctx, a)
+	if err != nil || c == nil {
+		return authn.AuthConfig{}, err
+	}
+	return *c, nil
+}
+
+// credentialsHost is the name under which docker keeps a host's credentials.
+func credentialsHost(host string) string {
+	if host == hubHost {
+		return name.DefaultRegistry
+	}
+	return host
+}
+
+// resource is an authn.Resource.
+type resource struct{ host, repo string }
+
+func (r resource) String() string      { return r.host + "/" + r.repo }
+func (r resource) RegistryStr() string { return r.host }
+
+// courier carries go-containerregistry's own requests. It keeps them to the
+// scheme of the upstream's URL: Ping would try http for private addresses and
+// https for plain ones.
+type courier struct {
+	u   *upstream
+	err atomic.Pointer[error] // of the network; Ping tells only the first of several errors
+}
+
+func (c *courier) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := c.u.pin(req); err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", c.u.o.UserAgent)
+	resp, err := c.u.transport.RoundTrip(req)
+	if err != nil {
+		c.err.Store(&err)
+		return nil, err
+	}
+	c.u.limited(resp)
+	return resp, nil
+}
+
+func (u *upstream) pin(req *http.Request) error {
+	if canonicalHost(req.URL) == u.host && req.URL.Scheme != u.scheme {
+		return fmt.Errorf("%s is to be asked by %s only", u.host, u.scheme)
+	}
+	return nil
+}
+
+// canned answers Ping with a response that is already there, so that it reads
+// the challenge in it.
+type canned struct {
+	u    *upstream
+	resp *http.Response
+}
+
+func (c canned) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := c.u.pin(req); err != nil {
+		return nil, err
+	}
+	return &http.Response{StatusCode: c.resp.StatusCode, Header: c.resp.Header, Body: http.NoBody, Request: req}, nil
+}

@@ -1,0 +1,86 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+const (
+	maxTagPage  = 4 << 20 // bytes of one page
+	maxTagPages = 1000
+	maxTags     = 500_000
+)
+
+// Tags lists a repository's tags in the upstream's order, at most n of them
+// (n <= 0: all, but no more than 500,000) and only those after last ("" =
+// from the beginning). It follows the upstream's pages. Names that cannot be
+// tags are left out.
+func (c *Client) Tags(ctx context.Context, name, repo string, n int, last string) ([]string, error) {
+	u, err := c.find("tags", name, repo, "")
+	if err != nil {
+		return nil, err
+	}
+	if n <= 0 || n > maxTags {
+		n = maxTags
+	}
+	q := url.Values{}
+	if n < maxTags {
+		q.Set("n", strconv.Itoa(n))
+	}
+	if last != "" {
+		q.Set("last", last)
+	}
+	tags := make([]string, 0)
+	for range maxTagPages {
+		rq := &request{op: "tags", method: http.MethodGet, repo: repo, path: "tags/list", query: q, lane: u.metadata}
+		page, next, e := u.tagPage(ctx, rq)
+		if e != nil {
+			return nil, e
+		}
+		for _, t := range page {
+			if tagGrammar.MatchString(t) {
+				tags = append(tags, t)
+			}
+			if len(tags) == n {
+				return tags, nil
+			}
+		}
+		if next == nil {
+			return tags, nil
+		}
+		if next.Encode() == q.Encode() {
+			return nil, u.error(rq, &failure{kind: Corrupt, err: fmt.Errorf("a page of the list says that itself comes next")})
+		}
+		q = next
+	}
+	return tags, nil
+}
+
+// tagPage gets one page and the query of the next, nil at the end.
+func (u *upstream) tagPage(ctx context.Context, rq *request) ([]string, url.Values, *Error) {
+	resp, e := u.do(ctx, rq)
+	if e != nil {
+		return nil, nil, e
+	}
+	defer resp.Close()
+	content, err := io.ReadAll(io.LimitReader(resp.body, maxTagPage+1))
+	if err != nil {
+		return nil, nil, u.error(rq, networkFailure(ctx, err))
+	}
+	var list struct{ Tags []string }
+	if len(content) > maxTagPage {
+		err = fmt.Errorf("a page of the list is longer than %d MiB", maxTagPage>>20)
+	} else if err = json.Unmarshal(content, &list); err != nil {
+		err = fmt.Errorf("the list is not JSON")
+	}
+	if err != nil {
+		return nil, nil, u.error(rq, &failure{kind: Corrupt, err: err})
+	}
+	next, _ := parseNextLink(resp.header["Link"])
+	return list.Tags, next, nil
+}
