@@ -150,7 +150,7 @@ var File_piece_proto protoreflect.FileDescriptor
 
 const file_piece_proto_rawDesc = "" +
 	"\n" +
-	"\vpiece.proto\x12\fsamara.piece\"u\n" +
+	"\vpiece.proto\x12\x0fsamara.piece.v1\"u\n" +
 	"\x03Run\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x14\n" +
@@ -175,8 +175,8 @@ func file_piece_proto_rawDescGZIP() []byte {
 
 var file_piece_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_piece_proto_goTypes = []any{
-	(*Run)(nil),        // 0: samara.piece.Run
-	(*Revocation)(nil), // 1: samara.piece.Revocation
+	(*Run)(nil),        // 0: samara.piece.v1.Run
+	(*Revocation)(nil), // 1: samara.piece.v1.Revocation
 }
 var file_piece_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type

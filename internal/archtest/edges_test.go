@@ -1,0 +1,186 @@
+package archtest
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Layers, from the bottom up. A package imports only packages of lower layers.
+const (
+	pure     = iota // no I/O, no goroutine, no clock: see pure_test.go
+	adapters        // the disk, the network, the host's files; they never import one another
+	engines         // what drives adapters
+	plumbing        // internal/: configuration, observability, command output
+	roles           // what a daemon is
+	programs        // cmd/
+	trials          // test/: whole-system tests
+)
+
+var layerNames = []string{"pure", "adapter", "engine", "plumbing", "role", "program", "trial"}
+
+// layers names the layer of every package; those below a named one (pkg/p2p/pb)
+// belong to it. A new package needs a line here.
+var layers = map[string]int{
+	"pkg/piece":     pure,
+	"pkg/scheduler": pure,
+	"pkg/p2p":       adapters,
+	"pkg/store":     adapters,
+	"pkg/upstream":  adapters,
+	"pkg/hostconf":  adapters,
+	"pkg/fetch":     engines,
+	"pkg/registry":  engines,
+	"internal":      plumbing,
+	"pkg/mirror":    roles,
+	"pkg/seed":      roles,
+	"cmd":           programs,
+	"test":          trials,
+}
+
+// edges is every import between our packages, test files aside, with the
+// reason it is allowed. To add one: go down a layer, say why, and look whether
+// an interface declared by the importer would do instead.
+var edges = map[string]map[string]string{
+	"pkg/piece": {
+		"pkg/piece/internal/pb": "payloads of its envelopes",
+	},
+	"pkg/scheduler": {
+		"pkg/piece": "geometries and bitfields are its vocabulary",
+	},
+	"pkg/scheduler/sim": {
+		"pkg/scheduler": "what it simulates",
+		"pkg/piece":     "geometries and bitfields",
+	},
+	"pkg/p2p": {
+		"pkg/p2p/pb": "its wire messages",
+		"pkg/piece":  "limits and the CID of a blob",
+	},
+	"pkg/store": {
+		"pkg/piece": "a partial blob is a geometry and a bitfield",
+	},
+	"pkg/fetch": {
+		"pkg/piece":     "hashes each piece, opens and signs runs",
+		"pkg/scheduler": "decides what to ask of whom",
+		"pkg/p2p":       "neighbours, providers, pieces",
+		"pkg/store":     "where pieces go and come from",
+		"pkg/upstream":  "the last source",
+	},
+	"pkg/mirror": {
+		"pkg/fetch":    "gets blobs and manifests",
+		"pkg/registry": "speaks to the client",
+		"pkg/store":    "answers from what is there",
+		"pkg/upstream": "kinds of upstream errors become answers",
+	},
+	"pkg/seed": {
+		"pkg/fetch":    "gets and gives blobs",
+		"pkg/registry": "speaks to clients",
+		"pkg/store":    "the cache",
+		"pkg/upstream": "resolves tags, fills the cache",
+	},
+}
+
+// layerOf is the layer of the package in dir, and whether it has one.
+func layerOf(dir string) (int, bool) {
+	for d := dir; d != "."; d = path.Dir(d) {
+		if l, ok := layers[d]; ok {
+			return l, true
+		}
+	}
+	return 0, false
+}
+
+// forTests tells whether the package in dir is only for tests to import: an
+// exported suite or a fake, as pkg/store/storetest.
+func forTests(dir string) bool {
+	return strings.HasSuffix(dir, "test") || strings.HasPrefix(dir, "test/")
+}
+
+// mayDepend tells why from may not import to by layer; "" if it may.
+func mayDepend(from, to string) string {
+	lf, ok := layerOf(from)
+	if !ok {
+		return "has no layer: name one in layers"
+	}
+	lt, ok := layerOf(to)
+	switch {
+	case !ok:
+		return "imports " + to + ", which has no layer: name one in layers"
+	case forTests(to) && !forTests(from):
+		return "imports " + to + ", which is for tests only"
+	case lf > lt, strings.HasPrefix(to, from+"/"):
+		return ""
+	case lf == lt && (lf == pure || lf == plumbing || lf == trials):
+		return "" // the compiler sees to it that there is no circle
+	case lf == lt && forTests(from) && strings.HasPrefix(from, to+"/"):
+		return "" // the suite of the package itself
+	}
+	return fmt.Sprintf("imports %s: from layer %s to %s is not down", to, layerNames[lf], layerNames[lt])
+}
+
+// edgeFaults holds imports of non-test files to layers and edges.
+func edgeFaults(tr *tree, edges map[string]map[string]string) []string {
+	var faults []string
+	for _, p := range tr.packages {
+		if _, ok := layerOf(p.dir); !ok {
+			faults = append(faults, p.dir+" has no layer: name one in layers")
+			continue
+		}
+		for _, f := range p.nonTest() {
+			for _, imported := range importsOf(f) {
+				to := ours(imported)
+				if to == "" {
+					continue
+				}
+				if why := mayDepend(p.dir, to); why != "" {
+					faults = append(faults, f.name+": "+why)
+				} else if edges[p.dir][to] == "" && !forTests(p.dir) {
+					faults = append(faults, fmt.Sprintf("%s: imports %s: not in edges; if it has to be, list it there with the reason", f.name, to))
+				}
+			}
+		}
+	}
+	return faults
+}
+
+func TestEdges(t *testing.T) {
+	report(t, edgeFaults(repository(t), edges))
+}
+
+// An edge that is listed is one that layers allow, and one that is used. One of
+// a package that is not there yet does no harm.
+func TestEdgesListIsRight(t *testing.T) {
+	tr := repository(t)
+	for from, tos := range edges {
+		for to, reason := range tos {
+			if why := mayDepend(from, to); why != "" {
+				t.Errorf("edges: %s %s", from, why)
+			}
+			if reason == "" {
+				t.Errorf("edges: %s to %s has no reason", from, to)
+			}
+			if tr.has(from) && tr.has(to) && !tr.imports(from, to) {
+				t.Errorf("edges: %s does not import %s any more", from, to)
+			}
+		}
+	}
+}
+
+func (tr *tree) has(dir string) bool {
+	return slices.ContainsFunc(tr.packages, func(p *pkg) bool { return p.dir == dir && len(p.nonTest()) > 0 })
+}
+
+func (tr *tree) imports(from, to string) bool {
+	for _, p := range tr.packages {
+		if p.dir != from {
+			continue
+		}
+		for _, f := range p.nonTest() {
+			if slices.Contains(importsOf(f), module+"/"+to) {
+				return true
+			}
+		}
+	}
+	return false
+}
