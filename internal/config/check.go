@@ -290,7 +290,8 @@ const accessRWX = 4 | 2 | 1
 
 func (c *Seeder) problems() []Problem { return nil }
 
-func (c *Seeder) warnings() []Problem { return c.commonWarnings() }
+// Warnings are settings that may be meant but often are not.
+func (c *Seeder) Warnings() []Problem { return c.commonWarnings() }
 
 func (c *Peerd) problems() []Problem {
 	var ps []Problem
@@ -314,7 +315,8 @@ func (c *Peerd) problems() []Problem {
 	return ps
 }
 
-func (c *Peerd) warnings() []Problem {
+// Warnings are settings that may be meant but often are not.
+func (c *Peerd) Warnings() []Problem {
 	ps := c.commonWarnings()
 	if len(c.Seeders) == 0 && len(c.Bootstrap) == 0 && c.BootstrapDNS == "" && !c.MDNS {
 		ps = append(ps, Problem{Where: "--seeder", What: "no seeder and no other way to find peers: every pull goes to the upstream",

@@ -31,7 +31,7 @@ type Loader struct {
 func NewSeeder() (*Seeder, *Loader) {
 	c := DefaultSeeder()
 	l := newLoader("seeder", &c, &c.Common)
-	l.check, l.warn = c.problems, c.warnings
+	l.check, l.warn = c.problems, c.Warnings
 	return &c, l
 }
 
@@ -39,7 +39,7 @@ func NewSeeder() (*Seeder, *Loader) {
 func NewPeerd() (*Peerd, *Loader) {
 	c := DefaultPeerd()
 	l := newLoader("peerd", &c, &c.Common)
-	l.check, l.warn = c.problems, c.warnings
+	l.check, l.warn = c.problems, c.Warnings
 	return &c, l
 }
 
