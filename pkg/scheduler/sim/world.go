@@ -1,0 +1,167 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/samara-p2p/samara/pkg/piece"
+	"github.com/samara-p2p/samara/pkg/scheduler"
+)
+
+// world is everything there is in one run.
+type world struct {
+	c     Config
+	clock clock
+	net   network
+	rng   *rand.Rand
+	geo   []piece.Geometry
+
+	hosts    []*host // 0 is the seeder; absent (not alive) where there is none
+	pullers  []*host
+	upstream *link
+	zoneIn   []*link // into each zone
+	zoneOut  []*link
+	asks     map[scheduler.AskID]*ask // for look-up only
+	lastAsk  scheduler.AskID
+
+	unfinished int
+	steps      int64
+	messages   int64 // control messages
+	control    int64 // their bytes
+	askCount   int64
+	dupBytes   int64
+}
+
+// ask is one request for pieces under way.
+type ask struct {
+	id      scheduler.AskID
+	req     scheduler.Request
+	from    *pull
+	epoch   int // of from's host
+	to      *host
+	toEpoch int
+	pieces  []int
+	flow    *flow
+	began   time.Duration
+	closed  bool
+}
+
+// Sizes of control messages on the wire, in bytes: frames, encryption and
+// the digest included.
+const (
+	bytesJoin = 300
+	bytesHave = 90
+	bytesAsk  = 400 // an HTTP request and the head of its answer
+)
+
+func (w *world) peerOf(h *host) scheduler.Peer { return scheduler.Peer(h.id + 1) }
+func (w *world) hostOf(p scheduler.Peer) *host { return w.hosts[p-1] }
+
+// lag is the one-way delay between two hosts.
+func (w *world) lag(a, b *host) time.Duration {
+	if a.zone != b.zone {
+		return w.c.Far
+	}
+	return w.c.Latency
+}
+
+// path is what a flow from a to b crosses; a nil is the upstream.
+func (w *world) path(a, b *host) []*link {
+	if a == nil {
+		return []*link{w.upstream, b.down}
+	}
+	p := []*link{a.up, b.down}
+	if a.zone != b.zone && w.zoneIn != nil {
+		p = append(p, w.zoneOut[a.zone], w.zoneIn[b.zone])
+	}
+	return p
+}
+
+func newWorld(c Config) *world {
+	w := &world{c: c, rng: rand.New(rand.NewPCG(c.Seed, 7)), asks: map[scheduler.AskID]*ask{}}
+	w.net = network{clock: &w.clock, quantum: c.Quantum}
+	for _, size := range c.Blobs {
+		g, err := piece.GeometryOf(size)
+		if err != nil {
+			panic(err)
+		}
+		w.geo = append(w.geo, g)
+	}
+	if c.Upstream > 0 {
+		w.upstream = w.net.addLink(c.Upstream)
+	}
+	if c.Zones > 1 && c.ZoneLink > 0 {
+		for range c.Zones {
+			w.zoneIn = append(w.zoneIn, w.net.addLink(c.ZoneLink))
+			w.zoneOut = append(w.zoneOut, w.net.addLink(c.ZoneLink))
+		}
+	}
+	for id := range c.Hosts + 1 {
+		l := c.SeederLink
+		if id > 0 {
+			l = c.Links(id - 1)
+		}
+		h := &host{w: w, id: id, seeder: id == 0, up: w.net.addLink(l.Up), down: w.net.addLink(l.Down), rate: l}
+		if id > 0 {
+			h.zone = (id - 1) % c.Zones
+			h.liar = id > c.Hosts-c.Liars
+			h.holder = id <= c.Holders
+		}
+		for _, g := range w.geo {
+			h.store = append(h.store, piece.NewBitfield(g.Count()))
+		}
+		if h.holder || h.seeder && !c.Cold {
+			for b, g := range w.geo {
+				h.store[b] = piece.FullBitfield(g.Count())
+			}
+		}
+		w.hosts = append(w.hosts, h)
+		if !h.seeder && !h.holder {
+			w.pullers = append(w.pullers, h)
+		}
+	}
+	w.unfinished = len(w.pullers)
+	return w
+}
+
+func (w *world) run() {
+	if !w.c.NoSeeder {
+		w.hosts[0].boot()
+	}
+	k := 0
+	for _, h := range w.hosts[1:] {
+		if h.holder {
+			h.boot()
+			continue
+		}
+		h.arrived = w.c.Arrive(k)
+		w.clock.at(h.arrived, h.boot)
+		k++
+	}
+	for _, f := range w.c.Faults {
+		w.clock.at(f.At, func() { w.hosts[f.Host+1].fault(f.Kind) })
+	}
+	limit := w.c.Limit
+	if limit == 0 {
+		limit = 20*lowerBound(w.c) + time.Minute
+	}
+	for w.unfinished > 0 && w.clock.now < limit && (len(w.clock.heap) > 0 || len(w.net.flows) > 0) {
+		w.net.step()
+	}
+}
+
+// fault applies a fault to h.
+func (h *host) fault(k FaultKind) {
+	switch k {
+	case Kill:
+		h.kill()
+	case Restart:
+		if !h.alive {
+			h.boot()
+		}
+	case Freeze:
+		h.frozen = true
+	case Thaw:
+		h.frozen = false
+	}
+}
