@@ -23,6 +23,9 @@ import (
 type Registry struct {
 	Name string // what users and ?ns= call it: "docker.io", "ghcr.io", or any word without a slash
 	URL  string // scheme and host only: "https://registry-1.docker.io", "http://10.0.0.1:5000"
+	// NS is sent as ?ns= with every request: the upstream is a seeder (or
+	// another mirror), NS the name by which it knows the registry meant. "" for none.
+	NS string
 }
 
 // Options are all optional.
@@ -65,6 +68,7 @@ type Client struct {
 type upstream struct {
 	name, base   string // base: scheme://host
 	scheme, host string
+	ns           string
 	registry     name.Registry // for go-containerregistry
 	*Client
 	blobs, metadata lane
@@ -159,7 +163,7 @@ func (c *Client) Update(regs []Registry) error {
 		if next[r.Name] != nil {
 			return fmt.Errorf("upstream %q is named twice", r.Name)
 		}
-		if old := c.byName[r.Name]; old != nil && old.base == u.base {
+		if old := c.byName[r.Name]; old != nil && old.base == u.base && old.ns == u.ns {
 			u = old
 		}
 		next[r.Name] = u
@@ -203,7 +207,7 @@ func (c *Client) newUpstream(r Registry) (*upstream, error) {
 		return nil, refuse("has a host that no registry can have")
 	}
 	return &upstream{
-		name: r.Name, base: u.Scheme + "://" + host, scheme: u.Scheme, host: host, registry: reg, Client: c,
+		name: r.Name, base: u.Scheme + "://" + host, scheme: u.Scheme, host: host, ns: r.NS, registry: reg, Client: c,
 		blobs: newLane(c.o.MaxConcurrent), metadata: newLane(c.o.MaxConcurrent),
 		sessions: map[string]*session{}, stats: Stats{Errors: map[Kind]int64{}},
 	}, nil

@@ -102,7 +102,7 @@ func virtually(t *testing.T, change func(*Options), f func(t *testing.T, b *benc
 		if change != nil {
 			change(&o)
 		}
-		c, err := New([]Registry{{"up", "http://up.test"}, {"hole", "http://blackhole.test"}, {"nobody", "http://nobody.test"}}, o)
+		c, err := New([]Registry{{"up", "http://up.test", ""}, {"hole", "http://blackhole.test", ""}, {"nobody", "http://nobody.test", ""}}, o)
 		if err != nil {
 			t.Fatal(err)
 		}

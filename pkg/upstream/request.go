@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -132,7 +133,12 @@ func (u *upstream) exchange(ctx context.Context, rq *request) (*http.Response, *
 // follow sends the request and goes where it is sent. own tells whether the
 // answer is from the upstream itself and not from where it redirected to.
 func (u *upstream) follow(ctx context.Context, rq *request, authorization string) (resp *http.Response, own bool, err error) {
-	target := &url.URL{Scheme: u.scheme, Host: u.host, Path: "/v2/" + rq.repo + "/" + rq.path, RawQuery: rq.query.Encode()}
+	query := rq.query
+	if u.ns != "" {
+		query = url.Values{"ns": {u.ns}}
+		maps.Copy(query, rq.query)
+	}
+	target := &url.URL{Scheme: u.scheme, Host: u.host, Path: "/v2/" + rq.repo + "/" + rq.path, RawQuery: query.Encode()}
 	for hop := 0; ; hop++ {
 		own = target.Scheme == u.scheme && canonicalHost(target) == u.host
 		req := (&http.Request{Method: rq.method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}).WithContext(ctx)
