@@ -48,6 +48,10 @@ type HandlerOptions struct {
 	// headers go out with the first byte. How long the backend itself takes
 	// to decide is the backend's to bound.
 	DecisionTimeout time.Duration
+	// Account is told, at the end of each request for a manifest, a blob or a
+	// list of tags, how many body bytes went out. May be nil.
+	Account func(bytes int64)
+
 	// Stall is how long a client may go without reading (in steps of 1 MiB)
 	// before its connection is closed. Default 5 min; negative: for ever.
 	Stall time.Duration
@@ -260,6 +264,9 @@ func (h *handler) account(w *response, r *http.Request, rt route, err error) {
 		log.Debug("request refused", zap.Int("status", code), zap.Error(err))
 	}
 	h.metrics.observe(rt.kind, r.Method, code, w)
+	if h.Account != nil && rt.kind != kindPing && rt.kind != kindOther {
+		h.Account(w.bytes)
+	}
 }
 
 func isDeadline(err error) bool {

@@ -1,0 +1,336 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/piece"
+	"github.com/samara-p2p/samara/pkg/upstream"
+)
+
+// origin is the seeder's side of fetching one blob: each piece is taken from
+// the upstream once, in order, whoever waits for it. A reader far from the
+// front gets a stream of its own for the pieces it waits for; the two never
+// take the same piece.
+type origin struct {
+	s    *swarm
+	ctx  context.Context
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	claimed *piece.Bitfield // held, or being fetched by one of the streams
+	front   int             // where the stream that goes in order is
+	sides   int             // streams out of order
+	changed chan struct{}   // closed when a side stream ends
+	lastErr error
+
+	// The running digest of the bytes in order; it is behind when pieces were
+	// there already or came out of order, and then catches up from the disk.
+	digest hash.Hash
+	hashed int
+}
+
+// How far ahead of the front a reader may wait for the stream that goes in
+// order; how much a stream out of order takes; how many of those there are.
+const (
+	sideDistance = 4 << 20 // bytes
+	sideLength   = 8 << 20 // bytes
+	maxSides     = 4
+)
+
+// startOrigin begins, or resumes, to fetch the blob from its upstream.
+func (s *swarm) startOrigin() {
+	if s.origin != nil || s.settled {
+		return
+	}
+	if s.e.o.Upstream == nil || s.want.Source == (Source{}) {
+		s.fail(fmt.Errorf("fetch %s: no upstream is known for it: %w", s.digest, ErrUnavailable))
+		return
+	}
+	o := &origin{s: s, claimed: s.blob.Have(), changed: make(chan struct{}), digest: s.digest.Algorithm().Hash()}
+	o.ctx, o.stop = context.WithCancel(s.ctx)
+	s.origin = o
+	for id, w := range s.early {
+		o.want(w[0], w[1])
+		delete(s.early, id)
+	}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		defer o.stop()
+		err := o.run()
+		s.post(func() { s.originDone(err) })
+	}()
+}
+
+// run signs what is on disk already, fetches the rest in order, and checks the
+// digest of the whole.
+func (o *origin) run() error {
+	if err := o.resume(); err != nil {
+		return err
+	}
+	for {
+		first, end, ok := o.claimFront()
+		if !ok {
+			break
+		}
+		if err := o.stream(first, end, true); err != nil {
+			return err
+		}
+	}
+	if err := o.waitSides(); err != nil {
+		return err
+	}
+	if have := o.s.blob.Have(); !have.Full() {
+		return fmt.Errorf("%d of %d pieces are missing: %w", have.Len()-have.Count(), have.Len(), ErrUnavailable)
+	}
+	return o.check()
+}
+
+// resume computes the hashes of pieces that an earlier process fetched.
+func (o *origin) resume() error {
+	buf := getBuffer(int(o.s.geom.PieceSize()))
+	defer putBuffer(buf)
+	for i := range o.s.blob.Have().All() {
+		if o.ctx.Err() != nil {
+			return ErrStopped
+		}
+		if _, known := o.s.hashes.get(i); known {
+			o.s.post(func() { o.s.gained(i) })
+			continue
+		}
+		p, err := o.s.blob.ReadPiece(i, *buf)
+		if err != nil {
+			return fmt.Errorf("read piece %d: %w", i, err)
+		}
+		h := piece.Sum(p)
+		o.s.post(func() { o.s.fetched(i, h) })
+	}
+	return nil
+}
+
+// claimFront takes the next missing pieces in order, up to the first that
+// somebody has or fetches.
+func (o *origin) claimFront() (first, end int, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first = o.claimed.NextMissing(o.front)
+	if first >= o.claimed.Len() {
+		first = o.claimed.NextMissing(0) // a side stream gave some back
+		if first >= o.claimed.Len() {
+			return 0, 0, false
+		}
+	}
+	for end = first; end < o.claimed.Len() && !o.claimed.Has(end); end++ {
+	}
+	o.front = first
+	return first, end, true
+}
+
+// claim takes piece i for a stream; false when another has it.
+func (o *origin) claim(i int, inOrder bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if inOrder {
+		o.front = i
+	}
+	return o.claimed.Set(i)
+}
+
+func (o *origin) unclaim(i int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.claimed.Clear(i)
+}
+
+// stream fetches the pieces [first, end) over one connection; it ends early
+// where another stream has taken a piece.
+func (o *origin) stream(first, end int, inOrder bool) error {
+	s := o.s
+	off := s.geom.Offset(first)
+	n := min(s.geom.Offset(end), s.geom.Size()) - off
+	r, err := s.e.o.Upstream.Blob(o.ctx, s.want.Source.Upstream, s.want.Source.Repository, s.digest, off, n)
+	if err != nil {
+		return o.explain(err)
+	}
+	defer r.Close()
+	if r.Size() != s.geom.Size() {
+		return fmt.Errorf("upstream %s says that the blob has %d bytes, its manifest %d: %w",
+			s.want.Source.Upstream, r.Size(), s.geom.Size(), ErrCorrupt)
+	}
+	buf := getBuffer(int(s.geom.PieceSize()))
+	defer putBuffer(buf)
+	for i := first; i < end; i++ {
+		if !o.claim(i, inOrder) {
+			return nil
+		}
+		p := (*buf)[:s.geom.Len(i)]
+		if _, err := io.ReadFull(r, p); err != nil {
+			o.unclaim(i)
+			return o.explain(fmt.Errorf("piece %d: %w", i, err))
+		}
+		h := piece.Sum(p)
+		if _, err := s.blob.WritePiece(i, p); err != nil {
+			o.unclaim(i)
+			return fmt.Errorf("store %s: %w", s.digest, err)
+		}
+		o.hashInOrder(i, p, inOrder)
+		s.e.ledger.fromUpstream(len(p))
+		s.prog.add(false, true, len(p))
+		s.e.metrics.received(false, true, len(p), true)
+		if !s.post(func() { s.fetched(i, h) }) {
+			return ErrStopped
+		}
+	}
+	return nil
+}
+
+// explain gives an upstream's error the kind that the engine's callers know.
+func (o *origin) explain(err error) error {
+	switch {
+	case o.ctx.Err() != nil:
+		return ErrStopped
+	case upstream.KindOf(err) == upstream.NotFound:
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case upstream.KindOf(err) == upstream.Corrupt:
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case errors.Is(err, ErrCorrupt):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// hashInOrder feeds the running digest where piece i is the next in order.
+// Only the stream that goes in order calls it with inOrder.
+func (o *origin) hashInOrder(i int, p []byte, inOrder bool) {
+	if inOrder && o.hashed == i {
+		o.digest.Write(p)
+		o.hashed = i + 1
+	}
+}
+
+// check compares the digest of the whole; what did not come in order is read
+// back from the page cache.
+func (o *origin) check() error {
+	s := o.s
+	buf := getBuffer(int(s.geom.PieceSize()))
+	defer putBuffer(buf)
+	for ; o.hashed < s.geom.Count(); o.hashed++ {
+		if o.ctx.Err() != nil {
+			return ErrStopped
+		}
+		p, err := s.blob.ReadPiece(o.hashed, *buf)
+		if err != nil {
+			return fmt.Errorf("read piece %d: %w", o.hashed, err)
+		}
+		o.digest.Write(p)
+	}
+	if got := fmt.Sprintf("%x", o.digest.Sum(nil)); got != s.digest.Encoded() {
+		return &CorruptError{Digest: s.digest, Source: s.want.Source}
+	}
+	return nil
+}
+
+// want is called with the pieces that a reader or a peer waits for. Pieces far
+// from the front get a stream of their own.
+func (o *origin) want(first, end int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first = max(first, 0)
+	for first < end && o.claimed.Has(first) {
+		first++
+	}
+	g := o.s.geom
+	if first >= min(end, g.Count()) || o.sides >= maxSides {
+		return
+	}
+	if ahead := g.Offset(first) - g.Offset(o.front); ahead >= 0 && ahead <= sideDistance {
+		return // the stream that goes in order is about to get there
+	}
+	stop := first
+	limit := first + max(1, int(sideLength/g.PieceSize()))
+	for stop < min(limit, end, g.Count()) && !o.claimed.Has(stop) {
+		stop++
+	}
+	o.sides++
+	o.s.wg.Add(1)
+	go func() {
+		defer o.s.wg.Done()
+		err := o.stream(first, stop, false)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.sides--
+		if err != nil {
+			o.lastErr = err
+			o.s.log.Debug("a stream out of order ended early", zap.Int("first", first), zap.Error(err))
+		}
+		close(o.changed)
+		o.changed = make(chan struct{})
+	}()
+}
+
+// waitSides waits for the streams out of order. What they gave up is fetched
+// by another round of run's loop; here it is an error.
+func (o *origin) waitSides() error {
+	for {
+		o.mu.Lock()
+		n, ch, err := o.sides, o.changed, o.lastErr
+		o.mu.Unlock()
+		if n == 0 {
+			if first, end, ok := o.claimFront(); ok {
+				if err := o.stream(first, end, true); err != nil {
+					return err
+				}
+				continue
+			}
+			if o.s.blob.Have().Full() {
+				return nil
+			}
+			return err
+		}
+		select {
+		case <-ch:
+		case <-o.ctx.Done():
+			return ErrStopped
+		}
+	}
+}
+
+// fetched is told, on the owner goroutine, of a piece that is on disk with its
+// hash. Hashes are signed a few at a time: at once when the last signature is
+// old enough, else a moment later.
+func (s *swarm) fetched(i int, h piece.Hash) {
+	s.unsigned[i] = h
+	s.pending = append(s.pending, i)
+	const pause = 30 * time.Millisecond
+	if since := s.e.now() - s.lastSign; since >= pause {
+		s.sign()
+		return
+	}
+	if s.signTick == nil {
+		s.signTick = time.AfterFunc(pause, func() { s.post(s.sign) })
+	}
+}
+
+// originDone ends the seeder's download: the whole digest was right, or not.
+func (s *swarm) originDone(err error) {
+	s.origin = nil
+	s.sign()
+	if err == nil {
+		s.signFinal()
+		s.settle(false)
+		return
+	}
+	if errors.As(err, new(*CorruptError)) {
+		s.corrupt()
+		return
+	}
+	s.fail(err)
+}

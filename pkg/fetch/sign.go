@@ -1,0 +1,178 @@
+package fetch
+
+import (
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/p2p"
+	"github.com/samara-p2p/samara/pkg/piece"
+)
+
+// sealedSpan caches the run that a seeder signs anew for peers that join late:
+// everything it knows from piece 0 on, in one envelope.
+type sealedSpan struct {
+	known int
+	envs  [][]byte
+}
+
+// maxRun bounds the hashes of one run, so that it fits a control message.
+const maxRun = 8192
+
+// sign signs the hashes that came in since the last time, tells the members,
+// and lets the pieces be given.
+func (s *swarm) sign() {
+	if s.signTick != nil {
+		s.signTick.Stop()
+		s.signTick = nil
+	}
+	if len(s.pending) == 0 {
+		return
+	}
+	s.lastSign = s.e.now()
+	slices.Sort(s.pending)
+	var envs [][]byte
+	for from := 0; from < len(s.pending); {
+		to := from + 1
+		for to < len(s.pending) && to-from < maxRun && s.pending[to] == s.pending[to-1]+1 {
+			to++
+		}
+		r := piece.Run{Digest: s.digest, Size: s.geom.Size(), First: s.pending[from]}
+		for _, i := range s.pending[from:to] {
+			r.Hashes = append(r.Hashes, s.unsigned[i])
+		}
+		if env := s.seal(r); env != nil {
+			envs = append(envs, env)
+		}
+		from = to
+	}
+	s.tell(envs)
+	for _, i := range s.pending {
+		delete(s.unsigned, i)
+		s.gained(i)
+	}
+	s.pending = s.pending[:0]
+	s.saveRuns(false)
+}
+
+// seal signs a run and notes it.
+func (s *swarm) seal(r piece.Run) []byte {
+	env, err := piece.Seal(s.e.o.Key, r)
+	if err != nil {
+		s.log.Error("cannot sign piece hashes", zap.Error(err))
+		return nil
+	}
+	if _, err := s.hashes.add(r, env); err != nil {
+		s.log.Error("a piece has two hashes", zap.Error(err))
+		return nil
+	}
+	return env
+}
+
+// tell sends signed runs to every member.
+func (s *swarm) tell(envs [][]byte) {
+	if len(envs) == 0 {
+		return
+	}
+	n := s.e.network()
+	for _, m := range s.members {
+		_ = n.Send(m.id, p2p.Runs{Digest: s.digest, Envelopes: envs})
+	}
+}
+
+// signFinal signs the whole list: the digest of the blob was right.
+func (s *swarm) signFinal() {
+	if s.hashes.final() || s.geom.Count() > maxRun*4 {
+		return
+	}
+	r := piece.Run{Digest: s.digest, Size: s.geom.Size(), Final: true}
+	for i := range s.geom.Count() {
+		h, ok := s.hashes.get(i)
+		if !ok {
+			return
+		}
+		r.Hashes = append(r.Hashes, h)
+	}
+	if env := s.seal(r); env != nil {
+		s.saveRuns(true)
+		s.tell([][]byte{env})
+	}
+}
+
+// signStored hashes and signs a blob that the store holds without a list.
+func (s *swarm) signStored() {
+	if s.signing || s.hashes.final() {
+		return
+	}
+	s.signing = true
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		buf := getBuffer(int(s.geom.PieceSize()))
+		defer putBuffer(buf)
+		for i := range s.geom.Count() {
+			if _, known := s.hashes.get(i); known {
+				continue
+			}
+			p, err := s.blob.ReadPiece(i, *buf)
+			if err != nil || s.ctx.Err() != nil {
+				s.post(func() { s.signing = false })
+				return
+			}
+			h := piece.Sum(p)
+			s.post(func() { s.fetched(i, h) })
+		}
+		s.post(func() {
+			s.signing = false
+			s.sign()
+			s.signFinal()
+		})
+	}()
+}
+
+// runsFor is what a peer that joins is told: the final list, or what is known
+// so far. A seeder signs what it knows anew, in as few runs as it can.
+func (s *swarm) runsFor() [][]byte {
+	if !s.e.o.Seeder || s.hashes.final() {
+		return s.hashes.envelopes()
+	}
+	known := s.hashes.known()
+	if known == s.sealed.known {
+		return s.sealed.envs
+	}
+	var envs [][]byte
+	for i := 0; i < s.geom.Count(); {
+		r := piece.Run{Digest: s.digest, Size: s.geom.Size(), First: i}
+		for ; i < s.geom.Count() && len(r.Hashes) < maxRun; i++ {
+			h, ok := s.hashes.get(i)
+			if !ok {
+				break
+			}
+			r.Hashes = append(r.Hashes, h)
+		}
+		if len(r.Hashes) == 0 {
+			i++
+			continue
+		}
+		env, err := piece.Seal(s.e.o.Key, r)
+		if err != nil {
+			s.log.Error("cannot sign piece hashes", zap.Error(err))
+			return nil
+		}
+		envs = append(envs, env)
+	}
+	s.sealed = sealedSpan{known: known, envs: envs}
+	return envs
+}
+
+// revoke tells the members that the bytes this seeder vouched for are wrong.
+func (s *swarm) revoke() {
+	env, err := piece.SealRevocation(s.e.o.Key, s.digest)
+	if err != nil {
+		s.log.Error("cannot sign a revocation", zap.Error(err))
+		return
+	}
+	for _, m := range s.members {
+		_ = s.e.network().Send(m.id, p2p.Revoke{Digest: s.digest, Envelope: env})
+	}
+}

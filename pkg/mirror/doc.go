@@ -1,0 +1,13 @@
+// Package mirror is peerd's role: the v2 registry mirror on localhost that
+// container runtimes point at, and the peer behind it.
+//
+// A tag is what the seeder says it is now, else what its upstream says, else,
+// for a day, what it was. As soon as a manifest is known, the swarms of its
+// blobs are joined, before the client asks for them. A blob is streamed while
+// it arrives; peers, seeder and upstream stand in for one another without the
+// client's noticing. What nobody can give is 404, at once, so that the client
+// moves on to its next host (CLIENTS.md, contract 9 to 14).
+//
+// Not its job: to move blobs (pkg/fetch), to speak HTTP (pkg/registry) or to
+// talk to upstreams (pkg/upstream). Only cmd/peerd may call it.
+package mirror

@@ -1,0 +1,11 @@
+// Package seed is the seeder's role: a registry API whose content is pulled
+// through from upstreams, each byte once, and the root of the swarm.
+//
+// Tags are revalidated with their upstream after a TTL and served stale when
+// the upstream fails; what is named by digest never changes and is never
+// asked for again. Everything that was pulled is served with every upstream
+// down, also after a restart.
+//
+// Not its job: to move blobs (pkg/fetch), to speak HTTP (pkg/registry) or to
+// talk to upstreams (pkg/upstream). Only cmd/seeder may call it.
+package seed
