@@ -69,6 +69,10 @@ func New(o Options) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new lab: %w", err)
 	}
+	// Programs that run as another user must get through.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("new lab: %w", err)
+	}
 	l.dir = dir
 	l.onClose(func() error {
 		if o.Keep {

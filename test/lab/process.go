@@ -28,6 +28,8 @@ type Command struct {
 	ReadyWithin time.Duration
 	// PrivateMounts gives the program a mount namespace of its own.
 	PrivateMounts bool
+	// UID runs the program as another user; 0 = as we are. Needs root.
+	UID uint32
 }
 
 // Process is a running (or ended) Command.
@@ -81,6 +83,9 @@ func (p *Process) launch() error {
 	}
 	if p.cmd.PrivateMounts {
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+	}
+	if p.cmd.UID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.cmd.UID, Gid: p.cmd.UID}
 	}
 	if err := p.host.spawn.do(cmd.Start); err != nil {
 		return err
@@ -266,6 +271,9 @@ func (p *Process) Pid() int {
 	defer p.mu.Unlock()
 	return p.exec.Process.Pid
 }
+
+// Title is "program-host", for messages and file names.
+func (p *Process) Title() string { return p.cmd.Name + "-" + p.host.Name }
 
 // LogPath is the file that has all the program printed, over all its runs.
 func (p *Process) LogPath() string { return p.log }

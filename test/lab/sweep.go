@@ -43,6 +43,16 @@ func Sweep(dir string) {
 	}
 }
 
+// TempDir makes a directory (in parent; "" = the system's) that other users can
+// read and that Sweep removes should this process be killed before it does so.
+func TempDir(parent, name string) (string, error) {
+	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-%s-", namePrefix, os.Getpid(), name))
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
+}
+
 // orphaned reports whether name was made by a lab whose process is gone.
 func orphaned(name string) bool {
 	rest, ok := strings.CutPrefix(name, namePrefix)

@@ -1,0 +1,19 @@
+package scenario
+
+// All are the scenarios in the order of the acceptance table.
+func All() []Scenario {
+	return []Scenario{
+		herdHTTP,
+		herdContainerd,
+		peersKilled,
+		seederKilledEarly,
+		seederKilledLate,
+		allGone,
+		upstreamCorrupt,
+		upstreamCuts,
+		diskFull,
+		messages,
+		oneFetch,
+		coldRange,
+	}
+}
