@@ -62,10 +62,10 @@ func (d *Download) serveReaders() {
 func (d *Download) holderFor(i int) *peer {
 	var best *peer
 	for _, p := range d.up {
-		if p.seeder || !p.usable() || !p.have.has(i) || p.out > d.c.MaxPerPeer || p.wait.until > d.now {
+		if p.source() || !p.usable() || !p.have.has(i) || p.out > d.c.MaxPerPeer || p.wait.until > d.now {
 			continue
 		}
-		if !p.near && d.nearH.has(i) {
+		if !p.near && (d.nearH.has(i) || !d.mayCross(i)) {
 			continue
 		}
 		if best == nil || p.out < best.out || p.out == best.out && p.rank() < best.rank() {
@@ -82,7 +82,7 @@ func (d *Download) urge(w *want) {
 		return
 	}
 	for _, p := range d.up {
-		if !p.seeder || !p.usable() {
+		if !p.source() || !p.usable() {
 			continue
 		}
 		if p.urgent.until > d.now {
@@ -118,16 +118,26 @@ func (d *Download) perPeer() int {
 func (d *Download) fill() {
 	limit, per := d.c.MaxRequests, d.perPeer()
 	for _, p := range d.up {
-		if p.seeder && p.usable() {
+		if p.source() && p.usable() {
 			limit-- // its own place
 			break
 		}
 	}
+	// What is ours to bring into the zone comes first: all of it waits for us.
+	far := 0
+	if d.zone.shared() {
+		far = max(2, d.c.MaxRequests/4) - d.farRequests()
+	}
 	for d.openN > 0 && d.peerRequests() < max(limit, 1) {
-		p := d.nextPeer(per)
+		p := d.nextPeer(per, far > 0)
+		if p == nil && far > 0 {
+			far = 0
+			continue
+		}
 		if p == nil {
 			return
 		}
+		far--
 		pieces, window := d.pick(p, d.batch(p))
 		if pieces == nil {
 			p.dry = true
@@ -145,7 +155,18 @@ func (d *Download) fill() {
 func (d *Download) peerRequests() int {
 	n := 0
 	for _, r := range d.reqs {
-		if r.peer != nil && !r.peer.seeder {
+		if r.peer != nil && !r.peer.source() {
+			n++
+		}
+	}
+	return n
+}
+
+// farRequests counts the requests under way at peers in other zones.
+func (d *Download) farRequests() int {
+	n := 0
+	for _, r := range d.reqs {
+		if r.peer != nil && !r.peer.near && !r.any {
 			n++
 		}
 	}
@@ -154,7 +175,8 @@ func (d *Download) peerRequests() int {
 
 // nextPeer returns the best ordinary peer that may be asked now: same zone
 // first, then those that give, then the lowest round trip; ties at random.
-func (d *Download) nextPeer(per int) *peer {
+// With far set, only those of other zones.
+func (d *Download) nextPeer(per int, far bool) *peer {
 	if len(d.up) == 0 {
 		return nil
 	}
@@ -162,7 +184,7 @@ func (d *Download) nextPeer(per int) *peer {
 	start := d.rng.IntN(len(d.up))
 	for k := range d.up {
 		p := d.up[(start+k)%len(d.up)]
-		if p.seeder || p.dry || p.haveN == 0 || p.out >= per || p.bad {
+		if p.source() || p.dry || p.haveN == 0 || p.out >= per || p.bad || far && p.near {
 			continue
 		}
 		if p.wait.until > d.now {
@@ -202,7 +224,7 @@ func (d *Download) askSeeders() {
 	}
 	per := d.perPeer()
 	for _, p := range d.up {
-		if !p.seeder || p.bad {
+		if !p.source() || p.bad {
 			continue
 		}
 		out := 0
@@ -237,8 +259,8 @@ func (d *Download) askAny(p *peer) bool {
 	}
 	r := d.begin(p, nil)
 	r.any = true
-	// Hungry: next to nothing comes from anybody else.
-	r.urgent = d.peerRequests() < 2
+	// Hungry: next to nothing comes from anybody else, or far less than did.
+	r.urgent = d.peerRequests() < 2 || d.speed.low()
 	d.emit(RequestPieces{Request: r.id, Peer: p.id, Any: s.bitfield(d.n), Max: d.batch(p), Urgent: r.urgent})
 	return true
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Patience      time.Duration // a reader, or all of us, gets nothing this long although peers answer: then the upstream: 6 s
 	FallbackBytes int64         // one fallback's range: 8 MiB
 	MaxFallbacks  int           // at once: 2
+	Share         time.Duration // what is another host's to get (see Key) is waited for this long: 1 s
 	GiveUp        time.Duration // Stuck after: 10 s
 }
 
@@ -54,6 +55,7 @@ func (c Config) withDefaults() Config {
 	c.Patience = or(c.Patience, 6*time.Second)
 	c.FallbackBytes = or(c.FallbackBytes, 8<<20)
 	c.MaxFallbacks = or(c.MaxFallbacks, 2)
+	c.Share = or(c.Share, time.Second)
 	c.GiveUp = or(c.GiveUp, 10*time.Second)
 	return c
 }

@@ -35,6 +35,9 @@ type Download struct {
 	fallbacks int // requests under way at the upstream
 	wants     []*want
 
+	zone *duty // pieces to get from other zones
+	all  *duty // pieces to get from the upstream where no seeder is
+
 	typical   time.Duration // how long a piece takes, asked to arrived
 	hedged    int           // pieces hedged so far
 	started   bool
@@ -42,6 +45,8 @@ type Download struct {
 	upstream  backoff
 	lastGiven time.Duration // any peer gave something
 	lastLife  time.Duration // any source showed life
+	speed     speed
+	wide      bool // see widened
 	stuck     bool
 
 	stats Stats
@@ -95,6 +100,7 @@ func New(c Config) *Download {
 		c: c, n: n, rng: rand.New(rand.NewPCG(c.Seed, 0x5a3a7a)),
 		have: setOf(n, c.Have), busy: make([]uint16, n), open: newSet(n),
 		near: make([]uint16, n), far: make([]uint16, n), held: newSet(n), nearH: newSet(n),
+		zone: newDuty(n, 1, c.Key), all: newDuty(n, max(1, n/256), c.Key),
 		next: never, told: never,
 	}
 	for i := range n {
@@ -173,7 +179,9 @@ func (d *Download) act() {
 		d.finish()
 		return
 	}
+	d.speed.tick(d.now)
 	d.checkStalls()
+	d.widen()
 	d.serveReaders()
 	d.fill()
 	d.askSeeders()

@@ -49,7 +49,7 @@ func (d *Download) fallbackRange() (first, end int, reason string) {
 		d.at(t)
 		from, reason = d.sourceless()
 	}
-	if reason == "" {
+	if from == nil || reason == "" {
 		return 0, 0, ""
 	}
 	first = d.fallbackStart(from)
@@ -64,7 +64,7 @@ func (d *Download) fallbackRange() (first, end int, reason string) {
 // sourceless returns the open pieces that nobody can be expected to give.
 func (d *Download) sourceless() (set, string) {
 	for _, p := range d.up {
-		if p.seeder && p.usable() && !p.shun {
+		if p.source() && p.usable() && !p.shun {
 			return nil, ""
 		}
 	}
@@ -81,7 +81,29 @@ func (d *Download) sourceless() (set, string) {
 	if any == 0 {
 		return nil, ""
 	}
-	return s, ReasonNoSource
+	return d.share(s), ReasonNoSource
+}
+
+// share narrows s to what is ours to get of it. Where that is nothing, all of
+// s is, once nothing has come for a while.
+func (d *Download) share(s set) set {
+	if !d.all.shared() {
+		return s
+	}
+	own := newSet(d.n)
+	for i := s.next(0); i >= 0; i = s.next(i + 1) {
+		if d.all.has(i) {
+			own.add(i)
+		}
+	}
+	if !own.empty() {
+		return own
+	}
+	if t := d.lastGiven + d.c.Share; t > d.now {
+		d.at(t)
+		return nil
+	}
+	return s
 }
 
 // starvedReader returns a reader that waited for its piece for too long.

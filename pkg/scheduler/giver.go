@@ -12,11 +12,12 @@ type GiverConfig struct {
 	Slots     int           // uploads at once: 8
 	PerPeer   int           // of them to one peer while others wait: 2
 	Queue     int           // asks that wait for a slot, on an ordinary host: 16
-	SeedQueue int           // and for superseeded blobs: 4096
+	SeedQueue int           // and for asks of any pieces: 4096
 	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
 	ParkFor   time.Duration // and this long for a piece still to come: 1.5 s
 	Retry     time.Duration // a refused second copy may be asked for again after: 200 ms
 	Starve    time.Duration // who gets nothing at all for this long gets a second copy: 500 ms
+	Hungry    time.Duration // who gets too little for this long gets one if the uplink idles: 250 ms
 	MaxTry    int           // peers named in a Busy: 4
 }
 
@@ -29,6 +30,7 @@ func (c GiverConfig) withDefaults() GiverConfig {
 	c.ParkFor = or(c.ParkFor, 1500*time.Millisecond)
 	c.Retry = or(c.Retry, 200*time.Millisecond)
 	c.Starve = or(c.Starve, 500*time.Millisecond)
+	c.Hungry = or(c.Hungry, 250*time.Millisecond)
 	c.MaxTry = or(c.MaxTry, 4)
 	return c
 }
@@ -142,6 +144,10 @@ func (g *Giver) ask(ev Ask) bool {
 	a := &ask{id: ev.ID, blob: b, peer: b.peer(ev.Peer), max: max(ev.Max, 1), urgent: ev.Urgent, came: g.now}
 	if ev.Any != nil {
 		a.any = setOf(b.n, ev.Any)
+		b.asked = g.now
+		if !ev.Urgent {
+			a.peer.hungry = never
+		}
 		b.recant(a.peer, a.any, g.now)
 	} else {
 		for _, i := range ev.Pieces {
@@ -185,8 +191,9 @@ func (g *Giver) answer(a *ask) bool {
 		g.notHeld(a.id)
 		return true
 	case verdictElsewhere:
-		if a.peer.refused == never {
-			a.peer.refused = g.now
+		a.peer.refused = min(a.peer.refused, g.now)
+		if a.urgent {
+			a.peer.hungry = min(a.peer.hungry, g.now)
 		}
 		g.busy(a, g.c.Retry)
 		return true
@@ -223,7 +230,7 @@ func (g *Giver) full(a *ask) bool {
 // queue lets a wait for a slot, or refuses it; it tells whether it did.
 func (g *Giver) queue(a *ask) bool {
 	limit := g.c.Queue
-	if a.blob.superseed {
+	if a.any != nil {
 		limit = g.c.SeedQueue
 	}
 	t := a.came + g.c.QueueFor

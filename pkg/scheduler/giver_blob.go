@@ -12,8 +12,9 @@ type gblob struct {
 	have      set
 	superseed bool
 	growing   bool
-	copies    []uint16 // live peers known to hold the piece, or being sent it
-	fresh     set      // held here and copies == 0
+	asked     time.Duration // for any of its pieces, last
+	copies    []uint16      // live peers known to hold the piece, or being sent it
+	fresh     set           // held here and copies == 0
 	freshN    int
 	byID      map[Peer]*gpeer // for look-up only
 	peers     []*gpeer        // in the order they came
@@ -29,6 +30,7 @@ type gpeer struct {
 	active  int        // uploads to it under way
 	gained  time.Duration
 	refused time.Duration // refused a second copy since; never = not refused
+	hungry  time.Duration // refused although it said too little comes, since; never = not so
 	alone   bool          // nobody else feeds it: second copies are given
 }
 
@@ -150,10 +152,20 @@ func (g *Giver) peerGone(id Peer) bool {
 	return true
 }
 
+// scarce tells whether second copies are to be spared: on a seeder, and on a
+// complete host that peers take for one.
+func (b *gblob) scarce(now time.Duration) bool {
+	return b.superseed || b.asked > 0 && now-b.asked < rootFor
+}
+
+// rootFor is how long after the last ask for any of its pieces a host still
+// counts as one that stands in for a seeder.
+const rootFor = 2 * time.Second
+
 func (b *gblob) peer(id Peer) *gpeer {
 	p := b.byID[id]
 	if p == nil {
-		p = &gpeer{id: id, has: newSet(b.n), counted: newSet(b.n), refused: never}
+		p = &gpeer{id: id, has: newSet(b.n), counted: newSet(b.n), refused: never, hungry: never}
 		b.byID[id] = p
 		b.peers = append(b.peers, p)
 	}

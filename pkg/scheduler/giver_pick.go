@@ -33,7 +33,7 @@ func (g *Giver) choose(a *ask) ([]int, verdict) {
 		}
 		return nil, verdictNotHeld
 	}
-	if !b.superseed || g.starves(a) {
+	if !b.superseed && !(a.urgent && b.scarce(g.now)) || g.starves(a) {
 		return give, verdictGive
 	}
 	// First copies go out; second ones only to who starves.
@@ -72,7 +72,7 @@ func (g *Giver) chooseAny(a *ask) ([]int, verdict) {
 		return nil, verdictPark
 	case !want:
 		return nil, verdictNotHeld
-	case b.superseed && !g.starves(a):
+	case !g.starves(a) && !g.spare(a):
 		return nil, verdictElsewhere
 	}
 	if give := b.leastCopied(a); give != nil {
@@ -127,6 +127,13 @@ func (b *gblob) leastCopied(a *ask) []int {
 		}
 	}
 	return give
+}
+
+// spare tells whether a, who says that too little comes from elsewhere, can
+// have a second copy without anybody's first one waiting for it.
+func (g *Giver) spare(a *ask) bool {
+	return a.urgent && len(g.active) < g.c.Slots/2 &&
+		a.peer.hungry != never && g.now-a.peer.hungry >= g.c.Hungry
 }
 
 // starves tells whether nobody else feeds the asker: it got nothing for a

@@ -11,6 +11,7 @@ type peer struct {
 	key    uint64
 	up     bool
 	seeder bool
+	root   bool // holds everything where no seeder is: asked as one
 	near   bool
 	bad    bool // sent wrong bytes: never asked again
 	shun   bool // asked and silent, or failing: asked at times, but not counted on
@@ -38,6 +39,52 @@ func (b *backoff) fail(now, first time.Duration) {
 	b.fails++
 }
 
+// source tells whether p is asked for any of its pieces, rather than for
+// exact ones: a seeder, or what takes its place.
+func (p *peer) source() bool { return p.seeder || p.root }
+
+// maxRoots is the number of complete peers up to which they are sources.
+// With more of them there is no scarcity to manage.
+const maxRoots = 2
+
+// reroot finds the complete peers that take a missing seeder's place: where
+// only one or two hosts hold everything, a herd that asked them for exact
+// pieces would fetch the same ones from them again and again.
+func (d *Download) reroot() {
+	complete := 0
+	for _, p := range d.up {
+		if !p.usable() {
+			continue
+		}
+		if p.seeder && !p.shun {
+			complete = maxRoots + 1
+		}
+		if p.haveN == d.n {
+			complete++
+		}
+	}
+	for _, p := range d.up {
+		if root := complete <= maxRoots && !p.seeder && p.haveN == d.n; root != p.root {
+			d.count(p, false)
+			p.root, p.dry = root, false
+			d.count(p, true)
+		}
+	}
+}
+
+// rival makes p one that shares our duties, or no longer.
+func (d *Download) rival(p *peer, on bool) {
+	if on && p.usable() && !p.seeder && p.haveN < d.n {
+		d.all.add(p.key)
+		if p.near {
+			d.zone.add(p.key)
+		}
+		return
+	}
+	d.all.remove(p.key)
+	d.zone.remove(p.key)
+}
+
 // usable tells whether p may be asked at all.
 func (p *peer) usable() bool { return p.up && !p.bad }
 
@@ -63,9 +110,10 @@ func (d *Download) peerUp(ev PeerUp) bool {
 	if p == nil {
 		return false
 	}
-	if !d.hasSource() {
+	if d.sources() == 0 {
 		d.lastGiven, d.lastLife = d.now, d.now
 	}
+	d.rival(p, false)
 	d.count(p, false)
 	if !p.up {
 		p.up, p.shun, p.slow = true, false, false
@@ -76,6 +124,8 @@ func (d *Download) peerUp(ev PeerUp) bool {
 	p.have = setOf(d.n, ev.Have)
 	p.haveN = p.have.count()
 	d.count(p, true)
+	d.rival(p, true)
+	d.reroot()
 	for _, q := range d.up {
 		q.dry = false // zones may have shifted
 	}
@@ -88,6 +138,7 @@ func (d *Download) peerDown(h Peer) bool {
 		return false
 	}
 	d.count(p, false)
+	d.rival(p, false)
 	p.up = false
 	for k, q := range d.up {
 		if q == p {
@@ -102,6 +153,7 @@ func (d *Download) peerDown(h Peer) bool {
 			k++
 		}
 	}
+	d.reroot()
 	for _, q := range d.up {
 		q.dry = false
 	}
@@ -126,6 +178,9 @@ func (d *Download) peerHas(h Peer, pieces []int) bool {
 		}
 		fresh = fresh || !d.have.has(i) && (d.busy[i] == 0 || d.openN == 0)
 	}
+	if p.haveN == d.n {
+		d.reroot()
+	}
 	if !fresh || !p.usable() {
 		return false
 	}
@@ -135,7 +190,7 @@ func (d *Download) peerHas(h Peer, pieces []int) bool {
 
 // count makes p's pieces count as held by somebody we can rely on, or not.
 func (d *Download) count(p *peer, on bool) {
-	on = on && p.usable() && !p.seeder && !p.shun
+	on = on && p.usable() && !p.source() && !p.shun
 	if on == p.counts {
 		return
 	}
@@ -193,6 +248,7 @@ func (d *Download) life(p *peer, gave bool) {
 	if p.shun {
 		p.shun = false
 		d.count(p, true)
+		d.reroot()
 	}
 }
 
@@ -203,20 +259,11 @@ func (d *Download) demote(p *peer, shun bool) {
 	if shun && !p.shun {
 		p.shun = true
 		d.count(p, false)
+		d.reroot()
 	}
 }
 
-// hasSource tells whether any peer is up that may be counted on for anything.
-func (d *Download) hasSource() bool {
-	for _, p := range d.up {
-		if p.usable() && !p.shun && (p.seeder || p.haveN > 0) {
-			return true
-		}
-	}
-	return false
-}
-
-// sources counts the peers that may be asked for something.
+// sources counts the peers that may be counted on for anything.
 func (d *Download) sources() int {
 	n := 0
 	for _, p := range d.up {

@@ -12,10 +12,47 @@ func (d *Download) batch(p *peer) int {
 // p holds; of a peer in another zone only what nobody in ours holds.
 func (d *Download) askable(p *peer, w int) uint64 {
 	x := d.open[w] & p.have[w]
-	if !p.near {
-		x &^= d.nearH[w]
+	if p.near {
+		return x
+	}
+	x &^= d.nearH[w]
+	if !d.zone.shared() || d.widened() {
+		return x
+	}
+	for y := x; y != 0; {
+		z := bits.LeadingZeros64(y)
+		m := uint64(1) << (63 - z)
+		y &^= m
+		if !d.zone.has(w<<6 + z) {
+			x &^= m
+		}
 	}
 	return x
+}
+
+// mayCross tells whether it is on us to bring piece i into our zone.
+func (d *Download) mayCross(i int) bool {
+	return d.zone.has(i) || !d.zone.shared() || d.widened()
+}
+
+// widened tells whether we got nothing for a while, and no longer wait for
+// those whose duty it is to bring the pieces into our zone.
+func (d *Download) widened() bool { return d.now-d.lastGiven >= d.c.Share }
+
+// widen takes note when widened turns true.
+func (d *Download) widen() {
+	if !d.zone.shared() || d.openN == 0 {
+		return
+	}
+	wide := d.widened()
+	if !wide {
+		d.at(d.lastGiven + d.c.Share)
+	} else if !d.wide {
+		for _, p := range d.up {
+			p.dry = false
+		}
+	}
+	d.wide = wide
 }
 
 // pick chooses up to k pieces to ask of p: what readers want soon while they
@@ -38,7 +75,7 @@ func (d *Download) pickWindow(p *peer, k int) []int {
 		}
 		end := min(w.end, w.block+d.c.Window)
 		for i := d.open.next(w.block); i >= 0 && i < end && len(got) < k; i = d.open.next(i + 1) {
-			if p.have.has(i) && (p.near || !d.nearH.has(i)) && !contains(got, i) {
+			if p.have.has(i) && (p.near || !d.nearH.has(i) && d.mayCross(i)) && !contains(got, i) {
 				got = append(got, i)
 			}
 		}

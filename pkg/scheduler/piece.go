@@ -56,6 +56,7 @@ func (d *Download) pieceOK(ev PieceOK) bool {
 		d.life(r.peer, true)
 		d.revive(r)
 		d.measure(r, ev.Bytes)
+		d.speed.bytes += int64(ev.Bytes)
 	} else if p := d.peer(ev.Peer, false); p != nil && p.up {
 		d.life(p, true)
 	}
@@ -128,6 +129,8 @@ func (d *Download) pieceBad(ev PieceBad) bool {
 	}
 	p.bad = true
 	d.count(p, false)
+	d.rival(p, false)
+	d.reroot()
 	for k := 0; k < len(d.reqs); {
 		if d.reqs[k].peer == p {
 			d.cancel(d.reqs[k])
@@ -181,7 +184,7 @@ func (d *Download) refused(r *request, after time.Duration) {
 	t := d.now + after*3/4 + time.Duration(d.rng.Int64N(int64(after/2)+1))
 	if r.urgent && !r.any {
 		r.peer.urgent.until = t
-		if r.peer.seeder {
+		if r.peer.source() {
 			return
 		}
 	}
@@ -189,7 +192,7 @@ func (d *Download) refused(r *request, after time.Duration) {
 }
 
 func (d *Download) notHeld(p *peer, r *request, asked []int) {
-	if r.any || p.seeder {
+	if r.any || p.source() {
 		p.wait.fail(d.now, 250*time.Millisecond)
 		d.demote(p, p.wait.fails >= 3)
 		return

@@ -97,7 +97,7 @@ func (d *Download) hedgeBudget() int {
 func (d *Download) second(i int, first *peer, per int) *peer {
 	var best *peer
 	for _, p := range d.up {
-		if p == first || p.seeder || p.bad || p.shun || p.slow || p.out >= per || p.wait.until > d.now || !p.have.has(i) {
+		if p == first || p.source() || p.bad || p.shun || p.slow || p.out >= per || p.wait.until > d.now || !p.have.has(i) {
 			continue
 		}
 		if best == nil || p.out < best.out || p.out == best.out && p.rank() < best.rank() {

@@ -68,8 +68,7 @@ type FaultKind uint8
 const (
 	Kill    FaultKind = iota // the process dies: its connections are reset
 	Restart                  // it comes back with the pieces it had
-	Freeze                   // it stops, its connections stay (SIGSTOP)
-	Thaw
+	Freeze                   // it stops for good, its connections stay (SIGSTOP)
 )
 
 func (c Config) withDefaults() Config {

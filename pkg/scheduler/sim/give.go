@@ -9,6 +9,9 @@ import (
 // give steps h's Giver and does what it says.
 func (h *host) give(ev scheduler.GiverEvent) {
 	w := h.w
+	if h.frozen {
+		return
+	}
 	w.steps++
 	for _, act := range h.giver.Step(w.clock.now, ev) {
 		switch act := act.(type) {

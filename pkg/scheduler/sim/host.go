@@ -139,7 +139,7 @@ func (h *host) introduce(b int, o *host) {
 	w := h.w
 	w.messages++
 	w.control += bytesJoin + int64(len(o.store[b].Bytes()))
-	if h.seeder {
+	if h.store[b].Full() || h.seeder {
 		h.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: w.peerOf(o), Bitfield: o.store[b].Clone()})
 	}
 	if p := h.pulls[b]; p != nil {
@@ -234,7 +234,7 @@ func (h *host) flush() {
 				if (o.zone != h.zone) != far || o.frozen {
 					continue
 				}
-				if o.seeder {
+				if o.seeder || o.store[b].Full() {
 					o.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: w.peerOf(h), Pieces: pieces})
 				}
 				if p := o.pulls[b]; p != nil {

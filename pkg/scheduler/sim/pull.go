@@ -77,7 +77,7 @@ func (p *pull) peerUp(o *host) {
 // step steps the Download and does what it says.
 func (p *pull) step(ev scheduler.Event) {
 	w := p.h.w
-	if p.done || !p.h.alive || p.h.epoch != p.epoch {
+	if p.done || !p.h.alive || p.h.frozen || p.h.epoch != p.epoch {
 		return
 	}
 	w.steps++

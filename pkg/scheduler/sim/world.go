@@ -161,7 +161,7 @@ func (h *host) fault(k FaultKind) {
 		}
 	case Freeze:
 		h.frozen = true
-	case Thaw:
-		h.frozen = false
+		h.up.rate, h.down.rate = 0, 0
+		h.w.net.dirty = true
 	}
 }
