@@ -1,0 +1,468 @@
+package p2p
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multibase"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/samara-p2p/samara/pkg/p2p/pb"
+	"github.com/samara-p2p/samara/pkg/piece"
+)
+
+// errStalled ends a transfer that does not move.
+var errStalled = errors.New("p2p: transfer stalled")
+
+// Answer is a gift that is arriving. It must be closed.
+type Answer struct {
+	d       *dataPlane
+	from    peer.ID
+	pieces  []int
+	lengths []int
+	next    int
+	body    io.ReadCloser
+	watch   *watchdog
+}
+
+// Ask asks one peer for pieces and returns once the answer begins, which can
+// take up to 10 s where the peer parks the ask. The peer is a neighbour, or was
+// one lately. Errors: *BusyError, ErrNotHeld, ErrDenied, ErrNotNeighbour,
+// ctx's; any other means the peer failed.
+func (n *Node) Ask(ctx context.Context, to peer.ID, a Ask) (*Answer, error) {
+	ans, err := n.data.ask(ctx, to, a)
+	n.metrics.asks.WithLabelValues(askResult(ctx, err)).Inc()
+	if err != nil {
+		return nil, fmt.Errorf("p2p: ask %s: %w", to, err)
+	}
+	return ans, nil
+}
+
+func askResult(ctx context.Context, err error) string {
+	var be *BusyError
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.As(err, &be):
+		return "busy"
+	case errors.Is(err, ErrNotHeld):
+		return "not_held"
+	case errors.Is(err, ErrDenied):
+		return "denied"
+	case ctx.Err() != nil:
+		return "canceled"
+	}
+	return "failed"
+}
+
+func (d *dataPlane) ask(ctx context.Context, to peer.ID, a Ask) (*Answer, error) {
+	m := &pb.Ask{Any: a.Any, Max: uint32(max(a.Max, 0)), Urgent: a.Urgent, Pieces: make([]uint32, len(a.Pieces))}
+	for i, p := range a.Pieces {
+		m.Pieces[i] = uint32(p)
+	}
+	body, err := proto.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := parseAsk(a.Digest, body); err != nil {
+		return nil, err // a bug of the caller, better found here
+	}
+	resp, watch, err := d.request(ctx, to, http.MethodPost, blobsPath+string(a.Digest)+"/pieces", body)
+	if err != nil {
+		return nil, err
+	}
+	ans := &Answer{d: d, from: to, body: resp.Body, watch: watch}
+	if ans.pieces, ans.lengths, err = parsePieces(resp.Header.Get(hdrPieces), resp.ContentLength); err == nil {
+		err = checkAnswer(a, ans.pieces)
+	}
+	if err != nil {
+		ans.Close()
+		return nil, err
+	}
+	return ans, nil
+}
+
+// parsePieces reads "17:262144,18:100" and holds it against the body's length.
+func parsePieces(s string, total int64) (pieces, lengths []int, err error) {
+	if len(s) > maxHeaderBytes {
+		return nil, nil, fmt.Errorf("%s of %d bytes", hdrPieces, len(s))
+	}
+	var sum int64
+	for part := range strings.SplitSeq(s, ",") {
+		ps, ls, ok := strings.Cut(part, ":")
+		p, err1 := strconv.ParseUint(ps, 10, 32)
+		l, err2 := strconv.ParseUint(ls, 10, 32)
+		if !ok || err1 != nil || err2 != nil || p >= maxPieces || l == 0 || l > piece.MaxSize || len(pieces) >= maxPiecesPerAnswer {
+			return nil, nil, fmt.Errorf("%s: %q", hdrPieces, part)
+		}
+		pieces, lengths = append(pieces, int(p)), append(lengths, int(l))
+		sum += int64(l)
+	}
+	if sum != total {
+		return nil, nil, fmt.Errorf("pieces of %d bytes in a body of %d", sum, total)
+	}
+	return pieces, lengths, nil
+}
+
+// checkAnswer refuses pieces that were not asked for, or twice.
+func checkAnswer(a Ask, got []int) error {
+	limit := len(a.Pieces)
+	if len(a.Any) > 0 {
+		limit = max(a.Max, 1)
+	}
+	if len(got) > limit {
+		return fmt.Errorf("%d pieces given, %d asked for", len(got), limit)
+	}
+	wanted := make(map[int]bool, len(a.Pieces))
+	for _, p := range a.Pieces {
+		wanted[p] = true
+	}
+	seen := make(map[int]bool, len(got))
+	for _, p := range got {
+		ok := wanted[p]
+		if len(a.Any) > 0 {
+			ok = p>>3 < len(a.Any) && a.Any[p>>3]&(0x80>>(p&7)) != 0
+		}
+		if !ok || seen[p] {
+			return fmt.Errorf("piece %d was not asked for", p)
+		}
+		seen[p] = true
+	}
+	return nil
+}
+
+// Pieces are the pieces of the answer, in the order Next yields them.
+func (a *Answer) Pieces() []int { return a.pieces }
+
+// Next reads the next piece whole into buf, which must hold a piece, and
+// returns its index and length, or io.EOF after the last. It fails when no
+// byte comes for Config.IdleTimeout.
+func (a *Answer) Next(buf []byte) (index, n int, err error) {
+	if a.next == len(a.pieces) {
+		return 0, 0, io.EOF
+	}
+	i, l := a.pieces[a.next], a.lengths[a.next]
+	if l > len(buf) {
+		return 0, 0, fmt.Errorf("p2p: piece %d of %d bytes for a buffer of %d", i, l, len(buf))
+	}
+	for n < l {
+		m, err := a.body.Read(buf[n:l])
+		if m > 0 {
+			a.watch.moved()
+			n += m
+		}
+		if err != nil && n < l {
+			a.d.n.metrics.dataIn.Add(float64(n))
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, 0, fmt.Errorf("p2p: piece %d from %s: %w", i, a.from, a.watch.explain(err))
+		}
+	}
+	a.d.n.metrics.dataIn.Add(float64(n))
+	if a.next++; a.next == len(a.pieces) {
+		// Reading the end lets the connection serve the next ask.
+		var one [1]byte
+		a.body.Read(one[:])
+	}
+	return i, n, nil
+}
+
+// Close ends the transfer. Before the last piece that costs the connection.
+func (a *Answer) Close() {
+	a.body.Close()
+	a.watch.stop()
+}
+
+// Content fetches a whole blob of at most limit bytes and checks its digest.
+// Errors as Ask's.
+func (n *Node) Content(ctx context.Context, to peer.ID, dg digest.Digest, limit int64) (content []byte, mediaType string, err error) {
+	content, mediaType, err = n.data.content(ctx, to, dg, limit)
+	n.metrics.asks.WithLabelValues(askResult(ctx, err)).Inc()
+	if err != nil {
+		return nil, "", fmt.Errorf("p2p: content of %s: %w", to, err)
+	}
+	return content, mediaType, nil
+}
+
+func (d *dataPlane) content(ctx context.Context, to peer.ID, dg digest.Digest, limit int64) ([]byte, string, error) {
+	if err := dg.Validate(); err != nil {
+		return nil, "", err
+	}
+	resp, watch, err := d.request(ctx, to, http.MethodGet, blobsPath+string(dg), nil)
+	if err != nil {
+		return nil, "", err
+	}
+	defer watch.stop()
+	defer resp.Body.Close()
+	if resp.ContentLength < 0 || resp.ContentLength > limit {
+		return nil, "", fmt.Errorf("%d bytes, at most %d wanted", resp.ContentLength, limit)
+	}
+	var buf bytes.Buffer
+	n, err := io.Copy(&buf, io.TeeReader(resp.Body, watch))
+	d.n.metrics.dataIn.Add(float64(n))
+	if err != nil {
+		return nil, "", watch.explain(err)
+	}
+	if got := dg.Algorithm().FromBytes(buf.Bytes()); got != dg {
+		return nil, "", fmt.Errorf("the bytes have digest %s, not %s", got, dg)
+	}
+	return buf.Bytes(), resp.Header.Get("Content-Type"), nil
+}
+
+// request sends a request and returns a 200 answer; others become errors.
+func (d *dataPlane) request(ctx context.Context, to peer.ID, method, path string, body []byte) (*http.Response, *watchdog, error) {
+	if err := d.n.gate.check(to); err != nil {
+		return nil, nil, err
+	}
+	host, err := hostOf(to)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.n.ctx, func() { cancel(ErrClosed) })
+	watch := &watchdog{idle: d.n.cfg.timing.idle, cancel: cancel, release: stop, ctx: ctx}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
+	if err != nil {
+		watch.stop()
+		return nil, nil, err
+	}
+	if body != nil {
+		// A kept connection may have gone away meanwhile. This marks the ask
+		// as one that may be sent again; a nil value is not sent itself.
+		req.Header["Idempotency-Key"] = nil
+		req.Header.Set("Content-Type", "application/x-protobuf")
+	}
+	req.Header.Set("User-Agent", d.n.cfg.Agent)
+	if d.n.cfg.TrustedNetwork {
+		req.Header.Set(hdrPeer, d.n.id.String())
+	}
+	resp, err := d.client.RoundTrip(req)
+	if err != nil {
+		err = watch.explain(err)
+		watch.stop()
+		return nil, nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		watch.start()
+		return resp, watch, nil
+	}
+	defer watch.stop()
+	defer resp.Body.Close()
+	watch.start()
+	small, err := io.ReadAll(io.LimitReader(resp.Body, maxBusyBody+1))
+	if err != nil {
+		return nil, nil, watch.explain(err)
+	}
+	switch resp.StatusCode {
+	case http.StatusServiceUnavailable:
+		be, err := parseBusy(resp.Header.Get(hdrBusy), small)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, be
+	case http.StatusNotFound:
+		return nil, nil, ErrNotHeld
+	case http.StatusForbidden:
+		return nil, nil, ErrDenied
+	}
+	return nil, nil, fmt.Errorf("status %s", resp.Status)
+}
+
+func parseBusy(after string, body []byte) (*BusyError, error) {
+	ms, err := strconv.ParseUint(after, 10, 31)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", hdrBusy, err)
+	}
+	var m pb.Busy
+	if len(body) > maxBusyBody {
+		return nil, fmt.Errorf("busy answer of more than %d bytes", maxBusyBody)
+	}
+	if err := proto.Unmarshal(body, &m); err != nil {
+		return nil, fmt.Errorf("busy answer: %w", err)
+	}
+	try, err := peerInfosFromPB(m.Try)
+	if err != nil {
+		return nil, fmt.Errorf("busy answer: %w", err)
+	}
+	return &BusyError{After: min(max(time.Duration(ms)*time.Millisecond, minBusy), maxBusy), Try: try}, nil
+}
+
+// hostOf makes a URL host of a peer ID: base36, since hosts have no case.
+func hostOf(p peer.ID) (string, error) { return peer.ToCid(p).StringOfBase(multibase.Base36) }
+
+// dial opens a connection for the HTTP client; addr is hostOf(peer):80.
+func (d *dataPlane) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	host, _, _ := net.SplitHostPort(addr)
+	p, err := peer.Decode(host)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, ErrClosed
+	}
+	d.connected.Add(1) // the client may dial on after the request has ended
+	d.mu.Unlock()
+	defer d.connected.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.n.ctx, cancel)()
+
+	n := d.n
+	n.mu.Lock()
+	ss := n.sessions[p]
+	n.mu.Unlock()
+	var pl plane
+	if ss != nil {
+		pl = ss.plane
+	} else if m, ok := n.gate.metLately(p); ok {
+		pl = m
+	} else {
+		return nil, ErrNotNeighbour
+	}
+	if pl.addr != "" && (!pl.plain || n.cfg.TrustedNetwork) && !d.isBad(pl.addr) {
+		c, err := d.dialPlane(ctx, p, pl)
+		if err == nil {
+			return c, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		n.metrics.dialFailures.Inc()
+		n.log.Info("pieces address cannot be used; falling back to libp2p streams", zap.Stringer("peer", p),
+			zap.String("addr", pl.addr), zap.Duration("for", n.cfg.timing.badAddr), zap.Error(err))
+		d.markBad(pl.addr)
+	}
+	n.metrics.streamAsks.Inc()
+	ctx, cancel2 := context.WithTimeout(ctx, n.cfg.timing.dial)
+	defer cancel2()
+	s, err := n.host.NewStream(network.WithDialPeerTimeout(ctx, n.cfg.timing.dial), p, piecesProtocol)
+	if err != nil {
+		return nil, err
+	}
+	return &streamConn{s}, nil
+}
+
+func (d *dataPlane) dialPlane(ctx context.Context, p peer.ID, pl plane) (net.Conn, error) {
+	c, err := d.dialTCP(ctx, pl.addr)
+	if err != nil || pl.plain {
+		return c, err
+	}
+	tc, _, err := d.secure(ctx, c, p)
+	return tc, err
+}
+
+func (d *dataPlane) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: d.n.cfg.timing.pieceDial}).DialContext(ctx, "tcp", addr)
+}
+
+// secure runs the TLS handshake as the client; an empty want takes anybody.
+func (d *dataPlane) secure(ctx context.Context, c net.Conn, want peer.ID) (net.Conn, peer.ID, error) {
+	var got peer.ID
+	conf := d.tls.Clone()
+	conf.VerifyPeerCertificate = verifyPeer(want, &got)
+	tc := tls.Client(c, conf)
+	ctx, cancel := context.WithTimeout(ctx, 2*d.n.cfg.timing.pieceDial)
+	defer cancel()
+	if err := tc.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return nil, "", err
+	}
+	return tc, got, nil
+}
+
+func (d *dataPlane) isBad(addr string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.n.now().Before(d.bad[addr])
+}
+
+func (d *dataPlane) markBad(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.n.now()
+	for a, until := range d.bad {
+		if !now.Before(until) {
+			delete(d.bad, a)
+		}
+	}
+	d.bad[addr] = now.Add(d.n.cfg.timing.badAddr)
+}
+
+// watchdog cancels a transfer in which no byte moves for idle.
+type watchdog struct {
+	idle    time.Duration
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	release func() bool
+	begin   time.Time
+	last    atomic.Int64 // of the last byte, nanoseconds since begin
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	stopped bool
+}
+
+func (w *watchdog) start() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begin = time.Now()
+	w.timer = time.AfterFunc(w.idle, w.bark)
+}
+
+func (w *watchdog) bark() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	still := time.Since(w.begin) - time.Duration(w.last.Load())
+	switch {
+	case w.stopped:
+	case still >= w.idle:
+		w.cancel(fmt.Errorf("%w: no byte for %s", errStalled, w.idle))
+	default:
+		w.timer.Reset(w.idle - still)
+	}
+}
+
+func (w *watchdog) moved() { w.last.Store(int64(time.Since(w.begin))) }
+
+// Write lets a watchdog watch an io.TeeReader.
+func (w *watchdog) Write(b []byte) (int, error) {
+	w.moved()
+	return len(b), nil
+}
+
+func (w *watchdog) stop() {
+	w.mu.Lock()
+	w.stopped = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	w.mu.Unlock()
+	w.release()
+	w.cancel(context.Canceled)
+}
+
+// explain returns the reason why the transfer was cancelled, if it was.
+func (w *watchdog) explain(err error) error {
+	if cause := context.Cause(w.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
