@@ -1,6 +1,7 @@
 package piece
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -45,7 +46,7 @@ func TestBitfieldFromBytesRefuses(t *testing.T) {
 		n int
 		b []byte
 	}{{-1, nil}, {-8, []byte{}}, {math.MaxInt, []byte{0}}, {math.MinInt, nil}, {1, nil}, {0, []byte{0}}, {3, []byte{0x10}}} {
-		if _, err := BitfieldFromBytes(c.n, c.b); err != ErrBitfield {
+		if _, err := BitfieldFromBytes(c.n, c.b); !errors.Is(err, ErrBitfield) {
 			t.Errorf("BitfieldFromBytes(%d, %x): %v, want ErrBitfield", c.n, c.b, err)
 		}
 	}
