@@ -1,0 +1,104 @@
+# What a person types. `make help` lists it; docs/testing.md says more.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+BIN     := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X github.com/samara-p2p/samara/internal/cli.version=$(VERSION)
+
+# Pinned: another version has other opinions.
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
+
+# Debian packages that tests and demo use beside Go. Where they cannot be
+# installed the tests that need them skip, and say so.
+PACKAGES := docker-registry containerd iproute2 skopeo curl
+# What the race detector and cgo need is a C compiler; without one there is no -race.
+RACE := $(shell command -v gcc >/dev/null 2>&1 && $(GO) env CGO_ENABLED 2>/dev/null | grep -q 1 && echo -race)
+
+FUZZTIME ?= 5s
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: build
+build: ## bin/seeder and bin/peerd
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/seeder ./cmd/peerd
+
+.PHONY: test
+test: packages unit integration ## all tests: unit tests with -race, then the small acceptance table
+
+.PHONY: unit
+unit: ## unit tests with the race detector
+	$(GO) test $(RACE) -timeout 8m ./cmd/... ./pkg/... ./internal/...
+
+.PHONY: integration
+integration: ## the lab, and every promise of the acceptance table at a small size
+	$(GO) test -timeout 4m $$($(GO) list ./test/... | grep -v /test/integration)
+	$(GO) test -timeout 10m ./test/integration/...
+
+.PHONY: demo
+demo: packages ## a seeder, four peerds and one image, with progress and a table
+	@$(GO) run ./test/demo $(DEMOFLAGS)
+
+.PHONY: accept
+accept: packages ## the acceptance table at full size (256 MiB, 8 hosts, 100 Mbit/s); ACCEPTFLAGS='--run herd'
+	@$(GO) run ./test/accept $(ACCEPTFLAGS)
+
+.PHONY: lint
+lint: $(GOLANGCI) ## go vet and golangci-lint
+	$(GO) vet ./...
+	$(GOLANGCI) run ./...
+
+.PHONY: vet
+vet: ## go vet and gofmt
+	$(GO) vet ./...
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w): $$unformatted"; exit 1; fi
+
+.PHONY: golangci
+golangci: $(GOLANGCI)
+
+$(GOLANGCI):
+	GOBIN=$(abspath $(BIN)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(BIN)/golangci-lint $@
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## each fuzz target for FUZZTIME (5s)
+	@$(GO) run ./test/fuzzsmoke -time $(FUZZTIME)
+
+.PHONY: sim
+sim: ## the scheduler's scenarios in virtual time
+	$(GO) run ./test/sim
+
+.PHONY: bench
+bench: ## benchmarks of all packages
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 20m ./pkg/... ./internal/...
+
+.PHONY: generate
+generate: ## everything that is generated and committed
+	$(GO) generate ./...
+
+.PHONY: packages
+packages: # Debian packages; does nothing when they are there, asks for them when it may not
+	@missing=(); \
+	for p in $(PACKAGES); do \
+	  case $$p in iproute2) prog=ip;; *) prog=$$p;; esac; \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v $$prog >/dev/null 2>&1 || missing+=($$p); \
+	done; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  echo "installing $${missing[*]}"; \
+	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$${missing[@]}"; } </dev/null >/tmp/samara-apt.log 2>&1 \
+	    || { tail -5 /tmp/samara-apt.log; echo "could not install $${missing[*]}: what needs them is skipped"; }; \
+	else \
+	  echo "missing: $${missing[*]}. Tests that need them are skipped; as root: apt-get install $${missing[*]}"; \
+	fi
+
+.PHONY: clean
+clean: ## remove what builds leave
+	rm -rf $(BIN) dist
