@@ -114,6 +114,7 @@ func (st *state) flush(data *os.File) error {
 	if err := data.Sync(); err != nil {
 		return err
 	}
+	st.s.at("commit: flushed")
 	st.side.Lock()
 	defer st.side.Unlock()
 	return errors.Join(syncPath(st.path(metaName)), syncPath(st.path(runsName)))
@@ -127,6 +128,7 @@ func (st *state) promote() error {
 		st.mu.Unlock()
 		return fmt.Errorf("store: commit %s: %w", st.digest, err)
 	}
+	st.s.at("commit: renamed")
 	st.complete = true
 	pieces := st.pieces
 	st.pieces, st.have, st.raw, st.open, st.drops = nil, nil, nil, nil, nil
@@ -137,7 +139,9 @@ func (st *state) promote() error {
 	if pieces != nil {
 		errs = append(errs, pieces.Close())
 	}
-	errs = append(errs, os.Remove(st.path(piecesName)), syncPath(st.dir), syncPath(filepath.Dir(st.dir)))
+	errs = append(errs, os.Remove(st.path(piecesName)))
+	st.s.at("commit: pieces removed")
+	errs = append(errs, syncPath(st.dir), syncPath(filepath.Dir(st.dir)))
 
 	s := st.s
 	s.mu.Lock()
@@ -180,6 +184,7 @@ func (b *Blob) Discard() error {
 func (st *state) reset() error {
 	tmp := st.path("." + partName + ".tmp")
 	err := makeSparse(tmp, st.geo.Size())
+	st.s.at("discard: new content made")
 	st.mu.Lock()
 	_, pieces, err2 := st.filesLocked()
 	st.mu.Unlock()
@@ -188,12 +193,14 @@ func (st *state) reset() error {
 		_, err = pieces.WriteAt(make([]byte, st.geo.Count()), 0)
 	}
 	if err == nil {
+		st.s.at("discard: marks cleared")
 		err = os.Rename(tmp, st.path(partName))
 	}
 	if err != nil {
 		os.Remove(tmp)
 		return st.s.writeError("discard", st, 0, err)
 	}
+	st.s.at("discard: content replaced")
 	st.side.Lock()
 	os.Remove(st.path(runsName))
 	st.runs, st.runsLen, st.runsKnown = nil, 0, true

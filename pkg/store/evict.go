@@ -158,6 +158,7 @@ func (s *Store) forgetLocked(st *state) {
 // a large file takes time.
 func (s *Store) sweep(trash []string) {
 	for _, t := range trash {
+		s.at("delete: in the trash")
 		if err := os.RemoveAll(t); err != nil {
 			s.log.Error("empty trash", zap.String("path", t), zap.Error(err))
 		}

@@ -142,15 +142,19 @@ func (st *state) buildFiles() error {
 	} else if err != nil {
 		return err
 	}
+	st.s.at("create: directory made")
 	if err := os.WriteFile(st.path(piecesName), make([]byte, st.geo.Count()), filePerm); err != nil {
 		return err
 	}
+	st.s.at("create: pieces made")
 	if err := makeSparse(st.path(partName), st.geo.Size()); err != nil {
 		return err
 	}
+	st.s.at("create: content made")
 	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), st.meta), false); err != nil {
 		return err
 	}
+	st.s.at("create: meta made")
 	st.touch()
 	return nil
 }

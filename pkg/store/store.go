@@ -72,6 +72,7 @@ type Store struct {
 	log  *zap.Logger
 	m    *metrics
 	lock *os.File
+	step func(name string) // called where a crash may strike, for tests; else nil
 
 	mu       sync.Mutex
 	closed   bool
@@ -82,6 +83,12 @@ type Store struct {
 	idle     int64     // sum of state.bytes over lru
 	complete int       // number of states with full set
 	trashed  uint64    // makes names in trash unique
+}
+
+func (s *Store) at(step string) {
+	if s.step != nil {
+		s.step(step)
+	}
 }
 
 // Blob returns a handle on an existing blob, complete or partial, and pins it

@@ -9,7 +9,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-
+	crashChild() // does not return in a child of the crash test
 	goleak.VerifyTestMain(m)
 }
 

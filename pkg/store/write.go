@@ -178,6 +178,7 @@ func (c *claim) fill(p []byte, mark byte) error {
 	}
 	err := st.s.writeAt(c.data, p, st.geo.Offset(c.i))
 	if err == nil {
+		st.s.at("write: bytes written")
 		err = c.mark(mark)
 	}
 	if err != nil {
@@ -190,6 +191,7 @@ func (c *claim) mark(mark byte) error {
 	if err := c.st.s.writeAt(c.pieces, []byte{mark}, int64(c.i)); err != nil {
 		return err
 	}
+	c.st.s.at("write: marked")
 	c.st.mu.Lock()
 	defer c.st.mu.Unlock()
 	c.st.markLocked(c.i, mark)

@@ -1,0 +1,437 @@
+package store_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/samara-p2p/samara/pkg/piece"
+	"github.com/samara-p2p/samara/pkg/store"
+	"github.com/samara-p2p/samara/pkg/store/storetest"
+)
+
+// The crash test runs this binary again as a child that does everything a
+// store can do with a few blobs and says on stdout what has been done. The
+// parent kills it with SIGKILL in the middle and checks what is left: what was
+// said to be done must be there, and no byte may be wrong.
+
+const (
+	crashDirEnv  = "SAMARA_STORE_CRASH_DIR"
+	crashSeedEnv = "SAMARA_STORE_CRASH_SEED"
+	crashBlobs   = 8
+	crashWorkers = 3
+	crashKills   = 32
+)
+
+type crashBlob struct {
+	content []byte
+	digest  digest.Digest
+	g       piece.Geometry
+}
+
+func crashFixtures() []crashBlob {
+	blobs := make([]crashBlob, crashBlobs)
+	for k := range blobs {
+		c := storetest.Content(uint64(1000+k), k*piece.MinSize/2+100+k)
+		g, err := piece.GeometryOf(int64(len(c)))
+		if err != nil {
+			panic(err)
+		}
+		blobs[k] = crashBlob{c, digest.FromBytes(c), g}
+	}
+	return blobs
+}
+
+func (b crashBlob) piece(i int) []byte {
+	return b.content[b.g.Offset(i) : b.g.Offset(i)+int64(b.g.Len(i))]
+}
+
+// crashChild is the child's whole life; in any other process it does nothing.
+func crashChild() {
+	dir := os.Getenv(crashDirEnv)
+	if dir == "" {
+		return
+	}
+	var seed uint64
+	fmt.Sscan(os.Getenv(crashSeedEnv), &seed)
+	s, err := store.Open(dir, store.Options{})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	blobs := crashFixtures()
+	var wg sync.WaitGroup
+	for w := range crashWorkers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(w)))
+			for {
+				// A blob belongs to one worker, so that what it says is in order.
+				k := rng.IntN(crashBlobs/crashWorkers+1)*crashWorkers + w
+				if k >= crashBlobs {
+					continue
+				}
+				if err := crashStep(s, k, blobs[k], rng); err != nil {
+					fmt.Println("error", k, err)
+					os.Exit(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// say reports in one write, which a pipe keeps whole.
+func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+
+func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
+	switch rng.IntN(60) {
+	case 0:
+		say("dropping %d", k)
+		if err := s.Delete(f.digest); !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return nil
+	case 1:
+		if err := s.Put(f.digest, f.content, store.Meta{MediaType: "put"}); err != nil {
+			return err
+		}
+		say("complete %d", k)
+		return nil
+	}
+	b, err := s.Create(f.digest, int64(len(f.content)))
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	if b.Complete() {
+		if rng.IntN(10) == 0 {
+			say("dropping %d", k)
+			return s.Delete(f.digest)
+		}
+		return nil
+	}
+	i := rng.IntN(f.g.Count())
+	switch rng.IntN(30) {
+	case 0:
+		say("dropping %d", k)
+		return b.Discard()
+	case 1, 2, 3:
+		if _, err := b.WriteRaw(i, f.piece(i), rng.IntN(2) == 0); err != nil {
+			return err
+		}
+		say("piece %d %d", k, i)
+		return nil
+	case 4:
+		if !b.Raw().Has(i) {
+			return nil
+		}
+		right, err := b.Confirm(i, piece.Sum(f.piece(i)))
+		if err == nil && !right {
+			err = fmt.Errorf("piece %d changed", i)
+		}
+		return err
+	case 5, 6:
+		// The runs are numbered, so that the parent sees whether one was lost.
+		runs := b.Runs()
+		if err := b.SetRuns(append(runs, []byte(fmt.Sprint(len(runs))))); err != nil {
+			return err
+		}
+		say("runs %d %d", k, len(runs)+1)
+		return nil
+	case 7:
+		return b.SetMeta(store.Meta{MediaType: fmt.Sprint(rng.IntN(100))})
+	}
+	if _, err := b.WritePiece(i, f.piece(i)); err != nil {
+		return err
+	}
+	say("piece %d %d", k, i)
+	if b.Have().Count()+b.Raw().Count() == f.g.Count() {
+		if err := b.Commit(rng.IntN(2) == 0); err != nil {
+			return err
+		}
+		say("complete %d", k)
+	}
+	return nil
+}
+
+// promises is what the child has said of each blob and not taken back.
+type promises struct {
+	pieces   [crashBlobs]map[int]bool
+	complete [crashBlobs]bool
+	runs     [crashBlobs]int
+}
+
+func (p *promises) hear(line string) error {
+	var k, n int
+	switch word, rest, _ := strings.Cut(line, " "); word {
+	case "dropping":
+		fmt.Sscan(rest, &k)
+		p.pieces[k], p.complete[k], p.runs[k] = nil, false, 0
+	case "complete":
+		fmt.Sscan(rest, &k)
+		p.complete[k] = true
+	case "piece":
+		fmt.Sscan(rest, &k, &n)
+		if p.pieces[k] == nil {
+			p.pieces[k] = make(map[int]bool)
+		}
+		p.pieces[k][n] = true
+	case "runs":
+		fmt.Sscan(rest, &k, &n)
+		p.runs[k] = n
+	default:
+		return fmt.Errorf("child: %s", line)
+	}
+	return nil
+}
+
+func TestSIGKILL(t *testing.T) {
+	dir := t.TempDir()
+	blobs := crashFixtures()
+	rng := rand.New(rand.NewPCG(3, 4))
+	var p promises
+	lines, resumed, completed := 0, 0, 0
+	for round := range crashKills {
+		heard, err := runAndKill(dir, uint64(round), 1+rng.IntN(50), &p)
+		lines += heard
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		s, err := store.Open(dir, store.Options{})
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		r, c, err := p.kept(s, blobs)
+		resumed, completed = resumed+r, completed+c
+		if err == nil {
+			err = errors.Join(s.Close(), noLeftovers(dir))
+		}
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	t.Logf("%d kills, %d acknowledged steps; after them %d pieces of partial blobs and %d complete blobs were checked", crashKills, lines, resumed, completed)
+	if resumed == 0 || completed == 0 {
+		t.Fatal("the child never got far enough for the test to mean something")
+	}
+}
+
+// runAndKill lets a child work until it has said n things, kills it, and takes
+// note of all it had said by then.
+func runAndKill(dir string, seed uint64, n int, p *promises) (heard int, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	c := exec.Command(exe)
+	c.Env = append(os.Environ(), crashDirEnv+"="+dir, fmt.Sprintf("%s=%d", crashSeedEnv, seed))
+	c.Stderr = os.Stderr
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := c.Start(); err != nil {
+		return 0, err
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if err == nil {
+			err = p.hear(lines.Text())
+		}
+		if heard++; heard == n {
+			c.Process.Kill() // SIGKILL; the pipe holds what was said before
+		}
+	}
+	if werr := c.Wait(); werr == nil || !strings.Contains(werr.Error(), "killed") {
+		err = errors.Join(err, fmt.Errorf("child was not killed: %v", werr))
+	}
+	return heard, err
+}
+
+// kept checks the store against what was promised of it.
+func (p *promises) kept(s *store.Store, blobs []crashBlob) (partial, complete int, err error) {
+	var used int64
+	for k, f := range blobs {
+		b, err := s.Blob(f.digest)
+		if errors.Is(err, store.ErrNotFound) {
+			if p.complete[k] || len(p.pieces[k]) > 0 || p.runs[k] > 0 {
+				return 0, 0, fmt.Errorf("blob %d is lost", k)
+			}
+			continue
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		n, err := p.keptBlob(k, f, b)
+		b.Release()
+		if err != nil {
+			return 0, 0, fmt.Errorf("blob %d: %w", k, err)
+		}
+		if b.Complete() {
+			complete++
+		} else {
+			partial += n
+		}
+		for i := range b.Raw().All() {
+			used += int64(f.g.Len(i))
+		}
+		for i := range b.Have().All() {
+			used += int64(f.g.Len(i))
+		}
+	}
+	if got := s.Usage().Used; got != used {
+		return 0, 0, fmt.Errorf("%d bytes are accounted for, %d held", got, used)
+	}
+	return partial, complete, nil
+}
+
+func (p *promises) keptBlob(k int, f crashBlob, b *store.Blob) (pieces int, err error) {
+	if p.complete[k] && !b.Complete() {
+		return 0, errors.New("was complete and is not")
+	}
+	have, raw := b.Have(), b.Raw()
+	for i := range p.pieces[k] {
+		if !have.Has(i) && !raw.Has(i) {
+			return 0, fmt.Errorf("piece %d is lost", i)
+		}
+	}
+	for i := range have.All() {
+		got, err := b.ReadPiece(i, nil)
+		if err != nil || !bytes.Equal(got, f.piece(i)) {
+			return 0, fmt.Errorf("piece %d is wrong: %v", i, err)
+		}
+	}
+	runs := b.Runs()
+	if len(runs) < p.runs[k] {
+		return 0, fmt.Errorf("%d runs of %d", len(runs), p.runs[k])
+	}
+	for n, r := range runs {
+		if string(r) != fmt.Sprint(n) {
+			return 0, fmt.Errorf("run %d is %q", n, r)
+		}
+	}
+	if b.Complete() {
+		r := b.NewReader(context.Background(), store.ReadOptions{})
+		defer r.Close()
+		got, err := io.ReadAll(r)
+		if err != nil || !bytes.Equal(got, f.content) {
+			return 0, fmt.Errorf("content is wrong: %v", err)
+		}
+	}
+	return have.Count(), nil
+}
+
+// noLeftovers checks that Open removed what is neither complete nor partial.
+func noLeftovers(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		parts := strings.Split(rel, string(filepath.Separator))
+		if parts[0] == "trash" && len(parts) > 1 || strings.HasPrefix(e.Name(), ".") && rel != "." {
+			return fmt.Errorf("leftover %s", rel)
+		}
+		if parts[0] == "blobs" && len(parts) == 4 {
+			_, whole := os.Stat(filepath.Join(path, "data"))
+			_, part := os.Stat(filepath.Join(path, "data.part"))
+			_, pieces := os.Stat(filepath.Join(path, "pieces"))
+			if (whole == nil) == (part == nil) || (part == nil) != (pieces == nil) {
+				return fmt.Errorf("%s is neither complete nor partial", rel)
+			}
+		}
+		return nil
+	})
+}
+
+// TestCrashPoints looks at every step in between: at each, the directory is
+// copied as a process killed there would leave it, and the copy is checked.
+func TestCrashPoints(t *testing.T) {
+	dir := t.TempDir()
+	s, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	blobs := crashFixtures()
+	var p promises
+	seen := make(map[string]int)
+	s.OnStep(func(step string) {
+		if seen[step]++; seen[step] > 3 {
+			return
+		}
+		copied := filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := store.Open(copied, store.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", step, err)
+		}
+		if _, _, err = p.kept(c, blobs); err == nil {
+			err = errors.Join(c.Close(), noLeftovers(copied))
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", step, err)
+		}
+	})
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for k := 3; k < 6; k++ {
+		f := blobs[k]
+		b, err := s.Create(f.digest, int64(len(f.content)))
+		check(err)
+		for i := range f.g.Count() {
+			_, err := b.WritePiece(i, f.piece(i))
+			check(err)
+			check(p.hear(fmt.Sprintf("piece %d %d", k, i)))
+		}
+		check(b.SetRuns([][]byte{[]byte("0")}))
+		check(p.hear(fmt.Sprintf("runs %d 1", k)))
+		check(p.hear(fmt.Sprintf("dropping %d", k)))
+		check(b.Discard())
+		for i := range f.g.Count() {
+			_, err := b.WriteRaw(i, f.piece(i), i == 0)
+			check(err)
+			check(p.hear(fmt.Sprintf("piece %d %d", k, i)))
+			if i > 0 {
+				_, err := b.Confirm(i, piece.Sum(f.piece(i)))
+				check(err)
+			}
+		}
+		check(b.Commit(true))
+		check(p.hear(fmt.Sprintf("complete %d", k)))
+		b.Release()
+	}
+	check(p.hear("dropping 4"))
+	check(s.Delete(blobs[4].digest))
+	want := []string{
+		"create: directory made", "create: pieces made", "create: content made", "create: meta made", "write: bytes written", "write: marked",
+		"commit: flushed", "commit: renamed", "commit: pieces removed", "discard: new content made", "discard: marks cleared",
+		"discard: content replaced", "delete: in the trash",
+	}
+	for _, step := range want {
+		if seen[step] == 0 {
+			t.Errorf("step %q was not passed", step)
+		}
+	}
+	if len(seen) != len(want) {
+		t.Errorf("steps passed: %v", seen)
+	}
+}

@@ -1,0 +1,408 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/samara-p2p/samara/pkg/piece"
+	"github.com/samara-p2p/samara/pkg/store"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+func open(t *testing.T, dir string, o store.Options) *store.Store {
+	t.Helper()
+	s, err := store.Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// blobPath is where docs/store.md says that a blob lies.
+func blobPath(dir string, d digest.Digest) string {
+	return filepath.Join(dir, "blobs", string(d.Algorithm()), d.Encoded()[:2], d.Encoded())
+}
+
+// partial leaves a partial blob with these pieces, and a complete one if pieces is nil.
+func leave(t *testing.T, dir string, f crashBlob, o store.Options, pieces ...int) {
+	t.Helper()
+	s := open(t, dir, o)
+	defer s.Close()
+	if pieces == nil {
+		if err := s.Put(f.digest, f.content, store.Meta{MediaType: "x/y"}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	b, err := s.Create(f.digest, int64(len(f.content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Release()
+	for _, i := range pieces {
+		if _, err := b.WritePiece(i, f.piece(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.SetRuns([][]byte{[]byte("a run")}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	cases := map[string]struct {
+		spoil func(t *testing.T, dir string) // dir was a good store
+		says  []string
+	}{
+		"a file": {func(t *testing.T, dir string) {
+			os.RemoveAll(dir)
+			os.WriteFile(dir, nil, 0o600)
+		}, []string{"not a directory", "choose another directory"}},
+		"of another version": {func(t *testing.T, dir string) {
+			os.WriteFile(filepath.Join(dir, "version"), []byte("samara-store 2\n"), 0o600)
+		}, []string{`"samara-store 2"`, `"samara-store 1"`, "use the program that wrote it"}},
+		"in use": {func(t *testing.T, dir string) {
+			open(t, dir, store.Options{})
+		}, []string{fmt.Sprintf("another process (process %d)", os.Getpid()), "stop it or choose another directory"}},
+		"not writable": {func(t *testing.T, dir string) {
+			asNobody(t)
+			os.Chmod(dir, 0o755)
+		}, []string{"permission denied", "must own the directory", "uid"}},
+		"with an unreadable shard": {func(t *testing.T, dir string) {
+			chownAll(t, dir)
+			asNobody(t)
+			os.Chmod(filepath.Dir(blobPath(dir, crashFixtures()[1].digest)), 0)
+		}, []string{"permission denied", "must own the directory"}},
+		"with an unreadable blob": {func(t *testing.T, dir string) {
+			chownAll(t, dir)
+			asNobody(t)
+			os.Chmod(filepath.Join(blobPath(dir, crashFixtures()[1].digest), "meta"), 0)
+		}, []string{"permission denied", "must own the directory"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			leave(t, dir, crashFixtures()[1], store.Options{})
+			os.Chmod(filepath.Dir(dir), 0o755)
+			os.Chmod(filepath.Dir(filepath.Dir(dir)), 0o755)
+			c.spoil(t, dir)
+			s, err := store.Open(dir, store.Options{})
+			if err == nil {
+				s.Close()
+				t.Fatal("opened")
+			}
+			for _, part := range append(c.says, dir) {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not say %q", err, part)
+				}
+			}
+		})
+	}
+}
+
+const nobody = 65534
+
+// asNobody takes root's rights over files from this goroutine until the test ends.
+func asNobody(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // has none
+	}
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	if err := syscall.Setfsuid(nobody); err != nil {
+		t.Skipf("cannot act as another user: %v", err)
+	}
+	t.Cleanup(func() { syscall.Setfsuid(0) })
+}
+
+func chownAll(t *testing.T, dir string) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, nobody, nobody))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLockEndsWithClose(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, store.Options{})
+	if _, err := store.Open(dir, store.Options{}); err == nil {
+		t.Fatal("opened twice")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir, store.Options{})
+}
+
+// After power loss the marks of partial blobs are not believed.
+func TestAnotherBootVerifiesAgain(t *testing.T) {
+	f := crashFixtures()[7] // 4 pieces
+	right := func(d digest.Digest, size int64, runs [][]byte) func(int) (piece.Hash, bool) {
+		if d != f.digest || size != int64(len(f.content)) || len(runs) != 1 || string(runs[0]) != "a run" {
+			t.Errorf("asked for %v, %d, %q", d, size, runs)
+		}
+		return func(i int) (piece.Hash, bool) { return piece.Sum(f.piece(i)), i != 2 }
+	}
+	cases := map[string]struct {
+		boot   string
+		verify func(digest.Digest, int64, [][]byte) func(int) (piece.Hash, bool)
+		spoil  bool
+		want   []int
+	}{
+		"same boot":       {"boot 1", nil, false, []int{0, 1, 2}},
+		"other boot":      {"boot 2", right, false, []int{0, 1}},
+		"lost bytes":      {"boot 2", right, true, []int{1}},
+		"no verifier":     {"boot 2", nil, false, nil},
+		"no known hashes": {"boot 2", func(digest.Digest, int64, [][]byte) func(int) (piece.Hash, bool) { return nil }, false, nil},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			leave(t, dir, f, store.Options{BootID: "boot 1"}, 0, 1, 2)
+			leave(t, dir, crashFixtures()[0], store.Options{BootID: "boot 1"})
+			if c.spoil {
+				w, err := os.OpenFile(filepath.Join(blobPath(dir, f.digest), "data.part"), os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.WriteAt(make([]byte, 4096), 8192)
+				w.Close()
+			}
+			for range 2 { // the second time it is the same boot
+				s := open(t, dir, store.Options{BootID: c.boot, Verify: c.verify})
+				b, err := s.Blob(f.digest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := slices.Collect(b.Have().All()); !slices.Equal(got, c.want) {
+					t.Fatalf("have %v, want %v", got, c.want)
+				}
+				b.Release()
+				i, err := s.Stat(crashFixtures()[0].digest)
+				if err != nil || !i.Complete {
+					t.Fatalf("complete blob: %+v, %v", i, err)
+				}
+				s.Close()
+				c.verify = nil
+			}
+		})
+	}
+}
+
+// Damage that only power loss or a person can do.
+func TestDamagedBlobs(t *testing.T) {
+	f := crashFixtures()[7]
+	write := func(name, content string) func(string) error {
+		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600) }
+	}
+	remove := func(name string) func(string) error {
+		return func(dir string) error { return os.Remove(filepath.Join(dir, name)) }
+	}
+	truncate := func(name string, n int64) func(string) error {
+		return func(dir string) error { return os.Truncate(filepath.Join(dir, name), n) }
+	}
+	other := fmt.Sprintf(`{"version":1,"digest":%q,"size":%d}`, digest.FromString("other"), len(f.content))
+	cases := map[string]struct {
+		complete bool
+		spoil    func(dir string) error
+		want     string // "complete", "gone", or the pieces had
+	}{
+		"complete, no meta":         {true, remove("meta"), "complete"},
+		"complete, torn meta":       {true, truncate("meta", 10), "complete"},
+		"complete, another's meta":  {true, write("meta", other), "complete"},
+		"complete, short":           {true, truncate("data", 1000), "gone"},
+		"complete, short, no meta":  {true, func(dir string) error { return errors.Join(remove("meta")(dir), truncate("data", 1000)(dir)) }, "gone"},
+		"complete, leftover pieces": {true, write("pieces", "vvvv"), "complete"},
+		"complete, temporary":       {true, write(".meta.tmp", "x"), "complete"},
+		"partial, no meta":          {false, remove("meta"), "gone"},
+		"partial, empty meta":       {false, truncate("meta", 0), "gone"},
+		"partial, another's meta":   {false, write("meta", other), "gone"},
+		"partial, newer meta":       {false, write("meta", `{"version":2}`), "gone"},
+		"partial, absurd size":      {false, write("meta", fmt.Sprintf(`{"version":1,"digest":%q,"size":-5}`, f.digest)), "gone"},
+		"partial, no content":       {false, remove("data.part"), "gone"},
+		"partial, short content":    {false, truncate("data.part", piece.MinSize), "[0]"},
+		"partial, no pieces":        {false, remove("pieces"), "[]"},
+		"partial, short pieces":     {false, truncate("pieces", 1), "[0]"},
+		"partial, long pieces":      {false, write("pieces", "v\x00v\x00vvvv"), "[0 2]"},
+		"partial, unknown marks":    {false, write("pieces", "v?v!"), "[0 2]"},
+		"partial, torn runs":        {false, truncate("runs", 20), "[0 2]"},
+		"empty directory":           {false, func(dir string) error { return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)) }, "gone"},
+	}
+	o := store.Options{BootID: "b", Verify: func(digest.Digest, int64, [][]byte) func(int) (piece.Hash, bool) {
+		return func(i int) (piece.Hash, bool) { return piece.Sum(f.piece(i)), true }
+	}}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if c.complete {
+				leave(t, dir, f, o)
+			} else {
+				leave(t, dir, f, o, 0, 2)
+			}
+			if err := c.spoil(blobPath(dir, f.digest)); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, dir, o)
+			got := "gone"
+			if b, err := s.Blob(f.digest); err == nil {
+				if got = "complete"; !b.Complete() {
+					got = fmt.Sprint(slices.Collect(b.Have().All()))
+				}
+				b.Release()
+			}
+			if got != c.want {
+				t.Errorf("is %s, want %s", got, c.want)
+			}
+			if err := noLeftovers(dir); err != nil {
+				t.Error(err)
+			}
+			// Whatever was found, the blob can be had whole.
+			if err := s.Put(f.digest, f.content, store.Meta{}); err != nil {
+				t.Error(err)
+			}
+			if got := s.Usage().Used; got != int64(len(f.content)) {
+				t.Errorf("%d bytes accounted for", got)
+			}
+		})
+	}
+}
+
+func TestForeignFilesAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	leave(t, dir, crashFixtures()[0], store.Options{})
+	strange := []string{"README", "blobs/sha256/zz/file", "blobs/sha256/ab/not-a-digest/data", "blobs/md5/ab/x/data"}
+	for _, name := range strange {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("x"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u := open(t, dir, store.Options{}).Usage(); u.Blobs != 1 || u.Partial != 0 {
+		t.Errorf("usage is %+v", u)
+	}
+	for _, name := range strange {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The order of use survives a restart, written at most once a minute.
+func TestLastUseSurvives(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	dir := t.TempDir()
+	o := store.Options{Now: func() time.Time { return now }, BootID: "b"}
+	s := open(t, dir, o)
+	f := crashFixtures()[:3]
+	for _, f := range f {
+		if err := s.Put(f.digest, f.content, store.Meta{}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Hour)
+	}
+	use := func(f crashBlob) {
+		b, err := s.Blob(f.digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Release()
+	}
+	use(f[0])
+	written := now
+	now = now.Add(59 * time.Second)
+	use(f[0]) // not written
+	s.Close()
+
+	s = open(t, dir, o)
+	i, err := s.Stat(f[0].digest)
+	if err != nil || !i.LastUse.Equal(written) {
+		t.Fatalf("last use is %v, %v; want %v", i.LastUse, err, written)
+	}
+	s.Close()
+	o.Quota = int64(len(f[0].content))
+	s = open(t, dir, o)
+	if infos := s.Infos(); len(infos) != 1 || infos[0].Digest != f[0].digest {
+		t.Fatalf("left is %v", infos)
+	}
+}
+
+func TestMetricsAndLogs(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	reg := prometheus.NewPedanticRegistry()
+	f := crashFixtures()[:3]
+	quota := int64(len(f[2].content) + 50)
+	o := store.Options{Quota: quota, Registerer: reg, Namespace: "peerd", Log: zap.New(core)}
+	dir := t.TempDir()
+	s := open(t, dir, o)
+	if _, err := store.Open(t.TempDir(), o); err == nil {
+		t.Fatal("the same metrics were registered twice")
+	}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(s.Put(f[0].digest, f[0].content, store.Meta{}))
+	check(s.Put(f[2].digest, f[2].content, store.Meta{})) // evicts
+	if err := s.Put(crashFixtures()[3].digest, crashFixtures()[3].content, store.Meta{}); !errors.Is(err, store.ErrFull) {
+		t.Fatal(err)
+	}
+	b, err := s.Create(f[1].digest, int64(len(f[1].content)))
+	check(err)
+	_, err = b.WritePiece(0, make([]byte, len(f[1].content)))
+	check(err)
+	if err := b.Commit(true); !errors.Is(err, store.ErrCorrupt) {
+		t.Fatal(err)
+	}
+	families, err := reg.Gather()
+	check(err)
+	got := make(map[string]float64)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			name := family.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"peerd_store_blobs complete": 0, "peerd_store_blobs partial": 1,
+		"peerd_store_used_bytes": 0, "peerd_store_promised_bytes": float64(len(f[1].content)), "peerd_store_quota_bytes": float64(quota),
+		"peerd_store_commits_total": 2, "peerd_store_corrupt_total": 1, "peerd_store_evictions_total": 2, "peerd_store_full_total": 1,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("metrics are %v, want %v", got, want)
+	}
+	b.Release()
+	check(s.Close())
+	open(t, dir, o) // the registry is free again
+
+	var said []string
+	for _, e := range logs.All() {
+		said = append(said, e.Message)
+	}
+	wantLog := "store open|blob complete|blob evicted|blob complete|store full|blob evicted|blob was wrong, dropped|store closed|store open"
+	if text := strings.Join(said, "|"); text != wantLog {
+		t.Errorf("log is %s\nwant %s", text, wantLog)
+	}
+}
