@@ -44,14 +44,18 @@ type crashBlob struct {
 func crashFixtures() []crashBlob {
 	blobs := make([]crashBlob, crashBlobs)
 	for k := range blobs {
-		c := storetest.Content(uint64(1000+k), k*piece.MinSize/2+100+k)
-		g, err := piece.GeometryOf(int64(len(c)))
-		if err != nil {
-			panic(err)
-		}
-		blobs[k] = crashBlob{c, digest.FromBytes(c), g}
+		blobs[k] = crashFixture(uint64(1000+k), k*piece.MinSize/2+100+k)
 	}
 	return blobs
+}
+
+func crashFixture(seed uint64, size int) crashBlob {
+	c := storetest.Content(seed, size)
+	g, err := piece.GeometryOf(int64(size))
+	if err != nil {
+		panic(err)
+	}
+	return crashBlob{c, digest.FromBytes(c), g}
 }
 
 func (b crashBlob) piece(i int) []byte {
