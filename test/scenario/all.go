@@ -9,6 +9,7 @@ func All() []Scenario {
 		seederKilledEarly,
 		seederKilledLate,
 		allGone,
+		lyingPeer,
 		upstreamCorrupt,
 		upstreamCuts,
 		diskFull,

@@ -69,8 +69,19 @@ func (e *Env) upstreamCorrupt(ctx context.Context) error {
 	e.row("the seeder's log names the blob that does not match", "yes", named, "%v", named)
 
 	up.ClearFaults()
-	pl := c.pull(ctx, tag, c.httpPullers(c.peers, false))
+	// A mirror that has failed a blob answers 404 for a while (contract 14), so the
+	// clients may go to the upstream for it.
+	pl := c.pull(ctx, tag, c.httpPullers(c.peers, true))
 	e.expect("all pulls finish once the upstream has healed", "yes", pl.wait(nil))
+	healed, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	err = lab.Eventually(healed, func() error {
+		if err := wrongBlob(healed, c.peers[0].Host, c.seeder.URL, c.blobs[1]); !errors.Is(err, errNoError) {
+			return err
+		}
+		return nil
+	})
+	e.expect("the seeder serves the blob again within 15 s of that", "yes", err)
 	return nil
 }
 
