@@ -1,23 +1,18 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
-	"errors"
-
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/multiformats/go-multiaddr"
 
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -46,112 +41,6 @@ type report struct {
 
 func (r *report) add(name, fix, format string, args ...any) {
 	r.problems = append(r.problems, Problem{Where: r.l.where(name), What: fmt.Sprintf(format, args...), Fix: fix})
-}
-
-type listener struct {
-	name, host string
-	port       int
-}
-
-func (c *Common) addresses(r *report) {
-	var all []listener
-	for _, a := range []struct{ name, value string }{
-		{"listen", c.Listen}, {"pieces-listen", c.PiecesListen}, {"admin-listen", c.AdminListen},
-	} {
-		host, port, err := splitHostPort(a.value)
-		if err != nil {
-			r.add(a.name, "give HOST:PORT, like 127.0.0.1:5050 or :5000", "%q: %v", a.value, err)
-			continue
-		}
-		all = append(all, listener{a.name, host, port})
-	}
-	if len(c.P2PListen) == 0 {
-		r.add("p2p-listen", "give one like /ip4/0.0.0.0/tcp/4001", "no address")
-	}
-	for _, s := range c.P2PListen {
-		host, port, err := parseTCP(s)
-		if err != nil {
-			r.add("p2p-listen", "give a multiaddr like /ip4/0.0.0.0/tcp/4001", "%q: %v", s, err)
-			continue
-		}
-		all = append(all, listener{"p2p-listen", host, port})
-	}
-	for i, a := range all {
-		for _, b := range all[:i] {
-			if a.port != 0 && a.port == b.port && overlap(a.host, b.host) {
-				r.add(a.name, "give each its own port", "port %d is also that of --%s", a.port, b.name)
-			}
-		}
-	}
-	for _, s := range c.Advertise {
-		if !validHost(s) {
-			r.add("advertise", "give a host name or an IP without a port", "%q", s)
-		}
-	}
-	if c.Zone != "" && !zoneRE.MatchString(c.Zone) {
-		r.add("zone", "use letters, digits, '.', '_' and '-', at most 63 of them", "%q is not a zone", c.Zone)
-	}
-}
-
-var (
-	zoneRE = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-	hostRE = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?$`)
-)
-
-func validHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
-	}
-	return len(s) <= 253 && hostRE.MatchString(s)
-}
-
-func splitHostPort(s string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		var ae *net.AddrError
-		if errors.As(err, &ae) {
-			return "", 0, errors.New(ae.Err)
-		}
-		return "", 0, err
-	}
-	port, err = strconv.Atoi(p)
-	if err != nil || port < 0 || port > 65535 {
-		return "", 0, fmt.Errorf("port %q is not within 0 to 65535", p)
-	}
-	if host != "" && !validHost(host) {
-		return "", 0, fmt.Errorf("%q is neither a host name nor an IP", host)
-	}
-	return host, port, nil
-}
-
-// parseTCP reads /ip4|ip6|dns.../HOST/tcp/PORT.
-func parseTCP(s string) (host string, port int, err error) {
-	m, err := multiaddr.NewMultiaddr(s)
-	if err != nil {
-		return "", 0, err
-	}
-	for _, code := range []int{multiaddr.P_IP4, multiaddr.P_IP6, multiaddr.P_DNS, multiaddr.P_DNS4, multiaddr.P_DNS6} {
-		if v, err := m.ValueForProtocol(code); err == nil {
-			host = v
-		}
-	}
-	tcp, err := m.ValueForProtocol(multiaddr.P_TCP)
-	if err != nil || host == "" {
-		return "", 0, errors.New("wants an IP and a TCP port")
-	}
-	port, err = strconv.Atoi(tcp)
-	return host, port, err
-}
-
-// overlap tells whether two hosts may stand for the same local address.
-func overlap(a, b string) bool { return a == b || wildcard(a) || wildcard(b) }
-
-func wildcard(host string) bool {
-	if host == "" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsUnspecified()
 }
 
 func (c *Common) swarm(r *report) {
@@ -287,64 +176,3 @@ func checkDir(dir string) string {
 
 // accessRWX is R_OK|W_OK|X_OK of access(2).
 const accessRWX = 4 | 2 | 1
-
-func (c *Seeder) problems() []Problem { return nil }
-
-// Warnings are settings that may be meant but often are not.
-func (c *Seeder) Warnings() []Problem { return c.commonWarnings() }
-
-func (c *Peerd) problems() []Problem {
-	var ps []Problem
-	if !c.OpenSwarm && c.SwarmKey == "" {
-		ps = append(ps, Problem{Where: "--swarm-key", What: "not given, and neither is --open-swarm",
-			Fix: "copy swarm.key from the seeder's data directory to this host and give --swarm-key FILE; or run seeder and peerd with --open-swarm where every host that reaches them may read every image"})
-	}
-	for _, s := range c.Seeders {
-		if err := checkURL(s); err != nil {
-			ps = append(ps, Problem{Where: "--seeder", What: err.Error(), Fix: "give the seeder's registry API, like http://10.0.0.1:5000"})
-		}
-	}
-	if c.SeederID != "" {
-		if _, err := peer.Decode(c.SeederID); err != nil {
-			ps = append(ps, Problem{Where: "--seeder-id", What: fmt.Sprintf("%q: %v", c.SeederID, err), Fix: "`seeder status` shows the seeder's peer ID"})
-		}
-		if len(c.Seeders) > 1 {
-			ps = append(ps, Problem{Where: "--seeder-id", What: "pins one seeder, and several are given", Fix: "give one --seeder, or no --seeder-id"})
-		}
-	}
-	return ps
-}
-
-// Warnings are settings that may be meant but often are not.
-func (c *Peerd) Warnings() []Problem {
-	ps := c.commonWarnings()
-	if len(c.Seeders) == 0 && len(c.Bootstrap) == 0 && c.BootstrapDNS == "" && !c.MDNS {
-		ps = append(ps, Problem{Where: "--seeder", What: "no seeder and no other way to find peers: every pull goes to the upstream",
-			Fix: "give --seeder URL, --bootstrap, --bootstrap-dns or --mdns"})
-	}
-	if host, _, err := splitHostPort(c.Listen); err == nil && !loopback(host) {
-		ps = append(ps, Problem{Where: "--listen", What: c.Listen + " is not loopback: other hosts can pull through this mirror without credentials",
-			Fix: "use 127.0.0.1 unless that is meant"})
-	}
-	return ps
-}
-
-func (c *Common) commonWarnings() []Problem {
-	var ps []Problem
-	if host, _, err := splitHostPort(c.AdminListen); err == nil && !loopback(host) {
-		ps = append(ps, Problem{Where: "--admin-listen", What: c.AdminListen + " is not loopback: status and metrics name images and hosts",
-			Fix: "let only your monitoring reach it"})
-	}
-	if c.OpenSwarm && c.TrustedNetwork {
-		ps = append(ps, Problem{Where: "--trusted-network", What: "with --open-swarm, pieces go in clear to whoever asks", Fix: "use it on networks where that is fine"})
-	}
-	return ps
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
-}
