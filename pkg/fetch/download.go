@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -16,7 +14,6 @@ import (
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/scheduler"
-	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 // download is a peer's side of fetching one blob: the scheduler, and the
@@ -353,246 +350,6 @@ func (d *download) finished(done scheduler.Done) {
 	d.step(done)
 }
 
-// transfer runs one request to its end; each piece is verified before it is
-// written. It runs on a goroutine of its own.
-func (s *swarm) transfer(ctx context.Context, m *member, r scheduler.Request, ask p2p.Ask) scheduler.Done {
-	ended := func(res scheduler.Result) scheduler.Done { return scheduler.Done{Request: r, Result: res} }
-	ans, err := s.e.network().Ask(ctx, m.id, ask)
-	if err != nil {
-		var busy *p2p.BusyError
-		switch {
-		case errors.As(err, &busy):
-			s.e.metrics.asks.WithLabelValues("busy").Inc()
-			if len(busy.Try) > 0 {
-				s.post(func() { s.meet(busy.Try) })
-			}
-			return scheduler.Done{Request: r, Result: scheduler.ResultBusy, After: busy.After}
-		case errors.Is(err, p2p.ErrNotHeld):
-			s.e.metrics.asks.WithLabelValues("not_held").Inc()
-			return ended(scheduler.ResultNotHeld)
-		}
-		if ctx.Err() == nil {
-			s.e.metrics.asks.WithLabelValues("failed").Inc()
-			s.log.Debug("a request for pieces failed", zap.Stringer("peer", m.id), zap.Error(err))
-		}
-		return ended(scheduler.ResultFailed)
-	}
-	defer ans.Close()
-	size := s.geom.PieceSize()
-	if err := s.e.buffers.Acquire(ctx, size); err != nil {
-		return ended(scheduler.ResultFailed)
-	}
-	defer s.e.buffers.Release(size)
-	buf := getBuffer(int(size))
-	defer putBuffer(buf)
-	for {
-		i, n, err := ans.Next(*buf)
-		if errors.Is(err, io.EOF) {
-			s.e.metrics.asks.WithLabelValues("ok").Inc()
-			return ended(scheduler.ResultOK)
-		}
-		if err != nil {
-			if ctx.Err() == nil {
-				s.e.metrics.asks.WithLabelValues("cut").Inc()
-				s.log.Debug("a transfer broke", zap.Stringer("peer", m.id), zap.Error(err))
-			}
-			return ended(scheduler.ResultFailed)
-		}
-		if !s.take(ctx, m, r, i, (*buf)[:n]) {
-			return ended(scheduler.ResultFailed)
-		}
-	}
-}
-
-// take verifies and stores one piece from a peer. False ends the request.
-func (s *swarm) take(ctx context.Context, m *member, r scheduler.Request, i int, p []byte) bool {
-	if len(p) != s.geom.Len(i) || len(p) == 0 {
-		s.post(func() { s.liar(m, r, i, "a piece of the wrong length") })
-		return false
-	}
-	wait := hashWait
-	if !m.seeder {
-		wait = time.Millisecond // it was asked for since its hash was known
-	}
-	h, known := s.hashes.wait(ctx, i, wait)
-	var fresh bool
-	var err error
-	switch {
-	case known && piece.Sum(p) != h:
-		s.post(func() { s.liar(m, r, i, "a piece that does not match its signed hash") })
-		return false
-	case known:
-		fresh, err = s.blob.WritePiece(i, p)
-	case m.complete && !m.seeder:
-		fresh, err = s.blob.WriteRaw(i, p, false)
-	default:
-		return false // its hash did not come in time
-	}
-	if err != nil {
-		s.post(func() { s.storeFailed(err) })
-		return false
-	}
-	s.e.ledger.received(m.id, m.seeder, len(p))
-	s.prog.add(m.seeder, false, len(p))
-	s.e.metrics.received(m.seeder, false, len(p), fresh)
-	if !fresh {
-		s.e.ledger.wasted(len(p))
-	}
-	s.post(func() {
-		if !known && s.dl != nil {
-			s.dl.rawFrom[m.id] = true
-		}
-		s.landed(r, m.handle, i, len(p), known)
-	})
-	return true
-}
-
-// landed tells scheduler, neighbours and readers of a piece that was written.
-func (s *swarm) landed(r scheduler.Request, from scheduler.Peer, i, n int, verified bool) {
-	if s.dl == nil {
-		return
-	}
-	if verified {
-		s.gained(i)
-	}
-	s.dl.step(scheduler.PieceOK{Request: r, Peer: from, Piece: i, Bytes: n})
-	s.checkDone()
-}
-
-// gained makes a verified piece known to the giving side and to the readers
-// that wait to be let in.
-func (s *swarm) gained(i int) {
-	if s.prog.gain(i) {
-		if s.prog.count() == 1 {
-			s.provide() // at the first verified piece
-		}
-		s.e.giver.grew(s, i)
-	}
-	s.readers.ready()
-}
-
-// liar is told of a peer that sent wrong bytes: it is named, banned and not
-// asked again. The seeder is only passed over for this blob, since without it
-// nothing new can be had.
-func (s *swarm) liar(m *member, r scheduler.Request, i int, what string) {
-	s.e.metrics.badPieces.Inc()
-	s.log.Error("a peer sent wrong bytes; nothing of it was kept and it is not asked again",
-		zap.Stringer("peer", m.id), zap.Int("piece", i), zap.String("what", what), zap.Bool("seeder", m.seeder))
-	m.bad = true
-	ban := banPeriod
-	if m.seeder {
-		ban = 0
-	}
-	s.e.ledger.bad(m.id, s.digest, what, ban)
-	s.e.ledger.wasted(s.geom.Len(i))
-	s.e.metrics.liar(m.id)
-	if s.dl != nil {
-		s.dl.step(scheduler.PieceBad{Request: r, Peer: m.handle, Piece: i})
-	}
-	if !m.seeder {
-		s.e.network().Ban(m.id, banPeriod, what)
-		s.drop(m.id)
-	}
-}
-
-// banRaw bans whoever gave unsigned pieces of a blob that turned out wrong.
-func (d *download) banRaw() {
-	for p := range d.rawFrom {
-		d.s.e.ledger.bad(p, d.s.digest, "pieces of a blob that does not match its digest", banPeriod)
-		d.s.e.metrics.liar(p)
-		d.s.e.network().Ban(p, banPeriod, "pieces of a blob that does not match its digest")
-	}
-}
-
-// storeFailed ends a download that the disk does not take.
-func (s *swarm) storeFailed(err error) {
-	if s.settled {
-		return
-	}
-	s.fail(fmt.Errorf("store %s: %w", s.digest, err))
-}
-
-// fallback takes pieces from the upstream, as the scheduler chose.
-func (d *download) fallback(a scheduler.Fallback) {
-	s := d.s
-	ctx, cancel := context.WithCancel(s.ctx)
-	d.reqs[a.Request] = &request{cancel: cancel}
-	s.log.Info("taking pieces from the upstream", zap.String("source", s.want.Source.String()),
-		zap.Int("first", a.First), zap.Int("end", a.End), zap.String("reason", a.Reason))
-	s.e.metrics.fallbacks.Inc()
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		defer cancel()
-		err := s.takeUpstream(ctx, a)
-		res := scheduler.Done{Request: a.Request, Result: scheduler.ResultOK}
-		if err != nil {
-			res.Result = scheduler.ResultFailed
-			if ctx.Err() == nil {
-				s.log.Warn("the upstream did not give pieces", zap.Error(err))
-			}
-		}
-		s.post(func() {
-			if err != nil {
-				d.stuck = err
-				if upstream.KindOf(err) == upstream.NotFound {
-					d.stuck = fmt.Errorf("%w: %w", ErrNotFound, err)
-				}
-			}
-			d.finished(res)
-		})
-	}()
-}
-
-// takeUpstream reads the pieces [First, End) from the upstream. Where no hash
-// is known they are raw: clients of this host may read them, as they would
-// from the upstream itself; nobody else gets them before the digest is right.
-func (s *swarm) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
-	off := s.geom.Offset(a.First)
-	end := min(s.geom.Offset(a.End), s.geom.Size())
-	r, err := s.e.o.Upstream.Blob(ctx, s.want.Source.Upstream, s.want.Source.Repository, s.digest, off, end-off)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if r.Size() != s.geom.Size() {
-		return fmt.Errorf("the upstream says %d bytes, the manifest %d: %w", r.Size(), s.geom.Size(), ErrCorrupt)
-	}
-	buf := getBuffer(int(s.geom.PieceSize()))
-	defer putBuffer(buf)
-	for i := a.First; i < a.End; i++ {
-		p := (*buf)[:s.geom.Len(i)]
-		if _, err := io.ReadFull(r, p); err != nil {
-			return fmt.Errorf("piece %d: %w", i, err)
-		}
-		var fresh bool
-		h, known := s.hashes.get(i)
-		switch {
-		case known && piece.Sum(p) != h:
-			return fmt.Errorf("piece %d from %s does not match its signed hash: %w", i, s.want.Source, ErrCorrupt)
-		case known:
-			fresh, err = s.blob.WritePiece(i, p)
-		default:
-			fresh, err = s.blob.WriteRaw(i, p, true)
-		}
-		if err != nil {
-			s.post(func() { s.storeFailed(err) })
-			return err
-		}
-		s.e.ledger.fromUpstream(len(p))
-		s.prog.add(false, true, len(p))
-		s.e.metrics.received(false, true, len(p), fresh)
-		s.sourced.Store(true)
-		s.post(func() {
-			s.landed(a.Request, scheduler.Upstream, i, len(p), known)
-			if !known {
-				s.readers.ready()
-			}
-		})
-	}
-	return nil
-}
-
 // checkDone commits the blob once every piece is here and its digest is vouched for.
 func (s *swarm) checkDone() {
 	if s.dl == nil || s.settled || s.e.o.Seeder {
@@ -600,7 +357,7 @@ func (s *swarm) checkDone() {
 	}
 	have := s.blob.Have()
 	if have.Full() && s.hashes.final() {
-		s.settle(false)
+		s.settle(s.suspect)
 		return
 	}
 	for i := range s.blob.Raw().All() {
@@ -647,18 +404,4 @@ func seedOf(d interface{ Encoded() string }) uint64 {
 		x = x*31 + uint64(c)
 	}
 	return x
-}
-
-// Buffers of a piece are reused: 24 requests of 4 MiB a blob are too much garbage.
-var buffers sync.Map // int -> *sync.Pool
-
-func getBuffer(n int) *[]byte {
-	p, _ := buffers.LoadOrStore(n, &sync.Pool{New: func() any { b := make([]byte, n); return &b }})
-	return p.(*sync.Pool).Get().(*[]byte)
-}
-
-func putBuffer(b *[]byte) {
-	if p, ok := buffers.Load(len(*b)); ok {
-		p.(*sync.Pool).Put(b)
-	}
 }

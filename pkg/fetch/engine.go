@@ -161,11 +161,12 @@ type Engine struct {
 	metrics *metrics
 	ledger  ledger
 
-	mu     sync.Mutex
-	swarms map[digest.Digest]*swarm
-	small  map[digest.Digest]*smallCall
-	ended  []BlobStatus // of swarms that are no more, the oldest first
-	closed bool
+	mu      sync.Mutex
+	swarms  map[digest.Digest]*swarm
+	small   map[digest.Digest]*smallCall
+	keeping map[digest.Digest]*kept // small content on its way to disk
+	ended   []BlobStatus            // of swarms that are no more, the oldest first
+	closed  bool
 }
 
 // New returns an engine that is not connected yet: pass it to p2p.New as
@@ -193,6 +194,7 @@ func New(o Options) *Engine {
 		dials:   make(chan struct{}, 16),
 		swarms:  make(map[digest.Digest]*swarm),
 		small:   make(map[digest.Digest]*smallCall),
+		keeping: make(map[digest.Digest]*kept),
 		metrics: newMetrics(o.Registerer, o.Namespace),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
@@ -350,12 +352,9 @@ func (e *Engine) want(w Want) (*swarm, error) {
 	if w.Size < 0 {
 		return nil, fmt.Errorf("fetch %s: its size is not known: %w", w.Digest, ErrUnavailable)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, ErrStopped
-	}
-	if s := e.swarms[w.Digest]; s != nil {
+	if s, err := e.live(w.Digest); err != nil {
+		return nil, err
+	} else if s != nil {
 		s.post(func() { s.setWanted(w) })
 		return s, nil
 	}
@@ -363,15 +362,28 @@ func (e *Engine) want(w Want) (*swarm, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", w.Digest, err)
 	}
-	return e.addSwarm(b, w, true), nil
+	s, err := e.addSwarm(b, w)
+	if err != nil {
+		return nil, err
+	}
+	s.post(func() { s.setWanted(w) })
+	return s, nil
+}
+
+// live returns the swarm of d, nil where there is none, or ErrStopped.
+func (e *Engine) live(d digest.Digest) (*swarm, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrStopped
+	}
+	return e.swarms[d], nil
 }
 
 // serving returns the swarm of a blob that the store holds, whole or in part;
 // nil when it holds nothing of it.
 func (e *Engine) serving(d digest.Digest) *swarm {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.swarms[d]; s != nil || e.closed {
+	if s, err := e.live(d); s != nil || err != nil {
 		return s
 	}
 	b, err := e.o.Store.Blob(d)
@@ -387,19 +399,35 @@ func (e *Engine) serving(d digest.Digest) *swarm {
 		w.Source = ParseSource(src)
 		break
 	}
-	return e.addSwarm(b, w, false)
+	s, err := e.addSwarm(b, w)
+	if err != nil {
+		return nil
+	}
+	return s
 }
 
-// addSwarm starts a swarm; e.mu is held. The swarm owns b from here on.
-func (e *Engine) addSwarm(b *store.Blob, w Want, wanted bool) *swarm {
+// addSwarm starts a swarm, or returns the one that somebody started
+// meanwhile. It takes b over. The disk was asked before, without e.mu: a slow
+// disk must not hold up every swarm.
+func (e *Engine) addSwarm(b *store.Blob, w Want) (*swarm, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		b.Release()
+		return nil, ErrStopped
+	}
+	if s := e.swarms[w.Digest]; s != nil {
+		b.Release()
+		return s, nil
+	}
 	s := newSwarm(e, b, w)
 	e.swarms[w.Digest] = s
 	e.wg.Add(1)
 	go func() {
 		defer e.wg.Done()
-		s.run(wanted)
+		s.run()
 	}()
-	return s
+	return s, nil
 }
 
 // forget removes a swarm that ends.

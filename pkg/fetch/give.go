@@ -38,13 +38,10 @@ type waiting struct {
 	answer chan scheduler.GiverAction // takes one
 }
 
-// giveSlots is how many uploads run at once (DESIGN section 5: 8 beat 2 and 1).
-const giveSlots = 8
-
 func newGiver(e *Engine) *giver {
 	return &giver{
 		e:      e,
-		sched:  scheduler.NewGiver(scheduler.GiverConfig{Slots: giveSlots, Seed: e.o.Seed}),
+		sched:  scheduler.NewGiver(scheduler.GiverConfig{Seed: e.o.Seed}),
 		peers:  make(map[peer.ID]scheduler.Peer),
 		ids:    make([]peer.ID, 1),
 		blobs:  make(map[digest.Digest]scheduler.Blob),

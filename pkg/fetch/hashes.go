@@ -113,12 +113,27 @@ func (s *swarm) addRun(env []byte, from peer.ID) {
 		return
 	}
 	if len(fresh) > 0 {
+		if r.Final && from != "" {
+			s.recheck(fresh)
+		}
 		s.newHashes(fresh)
 	}
 	if !wasFinal && s.hashes.final() {
 		s.saveRuns(true)
 		s.passOn()
 		s.checkDone()
+	}
+}
+
+// recheck is told of pieces whose hash was replaced by the final list: those
+// that are held were verified against another hash, so that the whole must be
+// hashed before it is committed.
+func (s *swarm) recheck(changed []int) {
+	for _, i := range changed {
+		if s.blob.Has(i) && !s.suspect {
+			s.suspect = true
+			s.log.Warn("the final list replaces the hash of a piece that is held; the whole blob will be hashed", zap.Int("piece", i))
+		}
 	}
 }
 

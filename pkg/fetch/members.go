@@ -325,10 +325,11 @@ func (s *swarm) spreadRuns() {
 	}
 }
 
-// handleRevoke drops a blob whose signer found that its bytes are wrong.
+// handleRevoke drops a blob whose signer found that its bytes are wrong. A
+// final list stands: a revocation that comes after it is an old one.
 func (s *swarm) handleRevoke(from peer.ID, env []byte) {
 	d, signer, err := piece.OpenRevocation(env)
-	if err != nil || d != s.digest || !s.e.trusts(signer) || s.settled || s.e.o.Seeder {
+	if err != nil || d != s.digest || !s.e.trusts(signer) || s.settled || s.hashes.final() || s.e.o.Seeder {
 		return
 	}
 	s.log.Warn("the seeder revoked the blob", zap.Stringer("peer", from))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/store"
@@ -65,6 +66,9 @@ func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error)
 // Held returns content that the store holds whole, and its media type.
 // It fails with store.ErrNotFound where it does not, or is larger than limit.
 func (e *Engine) Held(d digest.Digest, limit int64) ([]byte, string, error) {
+	if content, mediaType, err := e.keepingOf(d); err == nil && int64(len(content)) <= limit {
+		return content, mediaType, nil
+	}
 	b, err := e.o.Store.Blob(d)
 	if err != nil {
 		return nil, "", err
@@ -85,18 +89,21 @@ func (e *Engine) Held(d digest.Digest, limit int64) ([]byte, string, error) {
 	return buf, b.Meta().MediaType, nil
 }
 
+// keepingOf returns content that is on its way to the disk.
+func (e *Engine) keepingOf(d digest.Digest) ([]byte, string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if k := e.keeping[d]; k != nil {
+		return k.content, k.meta.MediaType, nil
+	}
+	return nil, "", store.ErrNotFound
+}
+
 // fetchSmall asks one source after the other: the seeder, which every host of
 // a herd can afford for a small blob; the neighbours; the upstream.
 func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, error) {
 	keep := func(content []byte, mediaType string) ([]byte, error) {
-		m := store.Meta{MediaType: mediaType}
-		if w.Source != (Source{}) {
-			m.Sources = []string{w.Source.String()}
-		}
-		if err := e.o.Store.Put(w.Digest, content, m); err != nil && !errors.Is(err, store.ErrFull) {
-			return nil, err
-		}
-		return content, nil // a full disk does not stop a client from having it
+		return content, e.Keep(w.Digest, content, mediaType, w.Source)
 	}
 	var errs []error
 	n := e.network()
@@ -253,26 +260,59 @@ func (e *Engine) FromPeers(ctx context.Context, d digest.Digest, limit int64) ([
 	return nil, "", fmt.Errorf("no peer has %s: %w", d, ErrUnavailable)
 }
 
-// Keep stores a manifest or other small content and announces it.
+// kept is small content that waits for the disk.
+type kept struct {
+	content []byte
+	meta    store.Meta
+}
+
+// Keep stores a manifest or other small content and announces it. It can be
+// served at once; the disk follows, since a client need not wait for a flush.
+// A store that is full, or fails, is logged: the caller has the content.
+// The only error is ErrCorrupt, for content that does not have this digest.
 func (e *Engine) Keep(d digest.Digest, content []byte, mediaType string, src Source) error {
-	m := store.Meta{MediaType: mediaType}
+	if d.Algorithm().FromBytes(content) != d {
+		return &CorruptError{Digest: d, Source: src}
+	}
+	k := &kept{content: content, meta: store.Meta{MediaType: mediaType}}
 	if src != (Source{}) {
-		m.Sources = []string{src.String()}
+		k.meta.Sources = []string{src.String()}
 	}
-	if err := e.o.Store.Put(d, content, m); err != nil {
-		return fmt.Errorf("keep %s: %w", d, err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.keeping[d] != nil {
+		return nil
 	}
-	if announced(int64(len(content)), mediaType) {
-		if c, err := blobCID(d); err == nil {
-			return e.network().Provide(c)
+	e.keeping[d] = k
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		if err := e.o.Store.Put(d, content, k.meta); err != nil {
+			e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))
 		}
-	}
+		e.mu.Lock()
+		delete(e.keeping, d)
+		e.mu.Unlock()
+		if !announced(int64(len(content)), mediaType) {
+			return
+		}
+		if c, err := blobCID(d); err == nil {
+			if err := e.network().Provide(c); err != nil {
+				e.log.Debug("cannot provide", zap.Stringer("digest", d), zap.Error(err))
+			}
+		}
+	}()
 	return nil
 }
 
 // Content serves small content to a peer. A seeder fetches what it lacks when
 // it knows where it comes from. Part of p2p.PieceServer.
 func (e *Engine) Content(ctx context.Context, from peer.ID, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
+	if content, mediaType, err := e.keepingOf(d); err == nil {
+		e.ledger.sent(from, int64(len(content)))
+		e.metrics.given.Add(float64(len(content)))
+		return memory{bytes.NewReader(content)}, int64(len(content)), mediaType, nil
+	}
 	if b, err := e.o.Store.Blob(d); err == nil {
 		defer b.Release()
 		if b.Complete() {

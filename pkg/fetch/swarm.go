@@ -36,6 +36,7 @@ type swarm struct {
 	wanted   bool // a download is under way or queued
 	settled  bool // the whole digest is known to be right
 	stop     bool
+	suspect  bool // pieces may have been verified against a hash that was replaced
 	lastUse  time.Time
 	dl       *download
 	origin   *origin
@@ -107,16 +108,13 @@ func (s *swarm) post(f func()) bool {
 
 // run is the owner loop. It ends when the engine closes, or when the swarm has
 // been of no use for a while.
-func (s *swarm) run(wanted bool) {
+func (s *swarm) run() {
 	defer func() {
 		s.shutdown()
 		close(s.done)
 	}()
 	s.load()
 	s.e.giver.blobUp(s)
-	if wanted {
-		s.setWanted(s.want)
-	}
 	tick := time.NewTicker(15 * time.Second)
 	defer tick.Stop()
 	for !s.stop {
