@@ -260,7 +260,7 @@ func (d *Download) askAny(p *peer) bool {
 	r := d.begin(p, nil)
 	r.any = true
 	// Hungry: next to nothing comes from anybody else, or far less than did.
-	r.urgent = d.peerRequests() < 2 || d.speed.low()
+	r.urgent = d.peerRequests() < 2 || d.speed.low
 	d.emit(RequestPieces{Request: r.id, Peer: p.id, Any: s.bitfield(d.n), Max: d.batch(p), Urgent: r.urgent})
 	return true
 }

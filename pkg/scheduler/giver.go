@@ -9,7 +9,8 @@ import (
 // beside it.
 type GiverConfig struct {
 	Seed      uint64
-	Slots     int           // uploads at once: 8
+	Slots     int           // uploads at once: 16, fewer at first (see ramp)
+	SeedSlots int           // uploads at once while peers ask for any of the pieces: 32
 	PerPeer   int           // of them to one peer while others wait: 2
 	Queue     int           // asks that wait for a slot, on an ordinary host: 16
 	SeedQueue int           // and for asks of any pieces: 4096
@@ -22,7 +23,8 @@ type GiverConfig struct {
 }
 
 func (c GiverConfig) withDefaults() GiverConfig {
-	c.Slots = or(c.Slots, 8)
+	c.Slots = or(c.Slots, 16)
+	c.SeedSlots = or(c.SeedSlots, max(32, c.Slots))
 	c.PerPeer = or(c.PerPeer, 2)
 	c.Queue = or(c.Queue, 16)
 	c.SeedQueue = or(c.SeedQueue, 4096)
@@ -46,7 +48,8 @@ type Giver struct {
 	order   []*gblob        // in the order they came
 	waiting []*ask          // in the order they came
 	active  []*ask          // being sent
-	sending time.Duration   // how long an upload takes, moving average
+	ramp    ramp
+	sending time.Duration // how long an upload takes, moving average
 	next    time.Duration
 	told    time.Duration
 	out     []GiverAction
@@ -145,7 +148,7 @@ func (g *Giver) ask(ev Ask) bool {
 	if ev.Any != nil {
 		a.any = setOf(b.n, ev.Any)
 		b.asked = g.now
-		if !ev.Urgent {
+		if a.peer.hungry != never && !ev.Urgent && g.now-a.peer.hungry > 2*time.Second {
 			a.peer.hungry = never
 		}
 		b.recant(a.peer, a.any, g.now)
@@ -222,9 +225,42 @@ func (g *Giver) answer(a *ask) bool {
 	return true
 }
 
+// ramp is how far the slots have been opened since the uplink was idle. A herd
+// spreads its first pieces the faster the fewer uploads share an uplink; later
+// more of them even out whose downlinks they run into.
+type ramp struct {
+	since time.Duration // busy since
+	sent  int           // uploads since
+	last  time.Duration // of the last upload's end
+}
+
+const (
+	rampFrom  = 2
+	rampSent  = 8                      // one slot more after so many uploads
+	rampTime  = 100 * time.Millisecond // or after so long
+	rampReset = time.Second            // idle so long: from the start again
+)
+
+// slots is how many uploads may run now. A seeder's are more: they are the
+// source of all, and compete for the receivers' links with everybody else's.
+func (g *Giver) slots(seed bool) int {
+	if len(g.active) == 0 && g.now-g.ramp.last >= rampReset {
+		g.ramp = ramp{since: g.now, last: g.now}
+	}
+	n := rampFrom + max(g.ramp.sent/rampSent, int((g.now-g.ramp.since)/rampTime))
+	limit := g.c.Slots
+	if seed {
+		limit = g.c.SeedSlots
+	}
+	if n < limit {
+		g.at(g.now + rampTime)
+	}
+	return min(n, limit)
+}
+
 // full tells whether a has to wait for a slot.
 func (g *Giver) full(a *ask) bool {
-	return len(g.active) >= g.c.Slots || a.peer.active >= g.c.PerPeer && len(g.waiting) > 1
+	return len(g.active) >= g.slots(a.any != nil) || a.peer.active >= g.c.PerPeer && len(g.waiting) > 1
 }
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.
@@ -271,6 +307,8 @@ func (g *Giver) sent(id AskID, ok bool) bool {
 		}
 		g.active = append(g.active[:k], g.active[k+1:]...)
 		a.peer.active--
+		g.ramp.sent++
+		g.ramp.last = g.now
 		for _, i := range a.given {
 			a.blob.sentTo(a.peer, i, ok, g.now)
 		}

@@ -9,6 +9,7 @@ type speed struct {
 	at    time.Duration
 	now   float64 // bytes/s, moving average
 	peak  float64 // of now, forgotten slowly
+	low   bool
 }
 
 const speedWindow = 500 * time.Millisecond
@@ -21,6 +22,5 @@ func (s *speed) tick(now time.Duration) {
 	s.now += 0.5 * (float64(s.bytes)/dt.Seconds() - s.now)
 	s.peak = max(s.peak*0.99, s.now)
 	s.bytes, s.at = 0, now
+	s.low = s.now < 0.7*s.peak || s.low && s.now < 0.9*s.peak
 }
-
-func (s *speed) low() bool { return s.now < 0.7*s.peak }

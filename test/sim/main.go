@@ -25,7 +25,7 @@ func main() {
 		scenarios = append(scenarios, sim.Large()...)
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "scenario\ttime/bound\tslowest\tfirst byte\tseeder\tupstream\tacross\tduplicate\tasks/piece\tcontrol\tundone\tran")
+	fmt.Fprintln(out, "scenario\ttime/bound\tslowest\tof alone\tfast\tfirst byte\tseeder\tupstream\tacross\tduplicate\tasks/piece\tcontrol\tundone\tran")
 	ran := 0
 	for _, s := range scenarios {
 		if flag.NArg() > 0 && !slices.ContainsFunc(flag.Args(), func(a string) bool {
@@ -37,8 +37,8 @@ func main() {
 		s.Seed = *seed
 		start := time.Now()
 		r := sim.Run(s.Config)
-		fmt.Fprintf(out, "%s\t%.3f\t%.1fs\t%dms\t%.3f\t%.3f\t%.2f\t%.2f%%\t%.2f\t%.2f%%\t%d\t%.1fs\n",
-			s.Name, r.Ratio, r.Slowest.Seconds(), r.FirstByte.Milliseconds(), r.Seeder, r.Upstream, r.Cross,
+		fmt.Fprintf(out, "%s\t%.3f\t%.1fs\t%.3f\t%.3f\t%dms\t%.3f\t%.3f\t%.2f\t%.2f%%\t%.2f\t%.2f%%\t%d\t%.1fs\n",
+			s.Name, r.Ratio, r.Slowest.Seconds(), r.Alone, r.AloneFast, r.FirstByte.Milliseconds(), r.Seeder, r.Upstream, r.Cross,
 			100*r.Duplicates, r.Asks, 100*r.Control, r.Unfinished, time.Since(start).Seconds())
 		if *verbose {
 			fmt.Fprintf(out, "  %+v\n", r)

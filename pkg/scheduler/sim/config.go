@@ -47,7 +47,7 @@ type Config struct {
 	Latency  time.Duration // one way, within a zone: 250 us
 	Far      time.Duration // and between zones: 1 ms
 	Overhead time.Duration // of each ask at the giver: 500 us
-	HaveWait time.Duration // haves are batched so long: 10 ms
+	HaveWait time.Duration // haves are batched so long: 20 ms
 	Quantum  time.Duration // of the network: 1 ms, 5 ms above 100 hosts
 	Limit    time.Duration // the run ends by then: 20 times the lower bound and a minute
 
@@ -57,7 +57,7 @@ type Config struct {
 
 // Fault is something that goes wrong. Host -1 is the seeder.
 type Fault struct {
-	At   time.Duration
+	At   time.Duration // 0 = as soon as the pullers hold everything among them
 	Host int
 	Kind FaultKind
 }
@@ -103,7 +103,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Latency, 250*time.Microsecond)
 	def(&c.Far, time.Millisecond)
 	def(&c.Overhead, 500*time.Microsecond)
-	def(&c.HaveWait, 10*time.Millisecond)
+	def(&c.HaveWait, 20*time.Millisecond)
 	if c.Hosts > 100 {
 		def(&c.Quantum, 5*time.Millisecond)
 	}

@@ -67,7 +67,6 @@ func (h *host) send(a *ask, pieces []int) {
 	}
 	a.pieces = pieces
 	a.reply(func() { a.from.step(scheduler.Granted{Request: a.req, Pieces: append([]int(nil), pieces...)}) })
-	a.began = w.clock.now
 	k := 0
 	a.flow = w.net.start(w.path(h, a.from.h), sizes, func(last bool) {
 		i := pieces[k]
@@ -92,8 +91,22 @@ func (w *world) watch(a *ask) {
 		if a.closed || a.flow.dead {
 			return
 		}
-		if a.flow.rate > 0 && a.from.h.epoch == a.epoch && a.from.h.alive {
-			a.from.step(scheduler.Progress{Request: a.req, Bytes: int64(a.flow.total)})
+		switch {
+		case a.flow.rate > 0:
+			a.still = 0
+			if a.from.h.epoch == a.epoch && a.from.h.alive {
+				a.from.step(scheduler.Progress{Request: a.req, Bytes: int64(a.flow.total)})
+			}
+		case a.still < 5:
+			a.still++
+		default: // the giver's own deadline for a write
+			delete(w.asks, a.id)
+			w.net.stop(a.flow)
+			if a.to.alive && a.to.epoch == a.toEpoch {
+				a.to.give(scheduler.Sent{ID: a.id})
+			}
+			a.reply(func() { a.finish(scheduler.ResultFailed, 0) })
+			return
 		}
 		w.watch(a)
 	})

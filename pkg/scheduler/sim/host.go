@@ -205,6 +205,9 @@ func (h *host) hold(b, i int) {
 	if !h.store[b].Set(i) {
 		return
 	}
+	if !h.seeder && h.w.held[b].Set(i) {
+		h.w.checkCovered()
+	}
 	h.give(scheduler.BlobGrew{Blob: scheduler.Blob(b), Piece: i})
 	h.batch[b] = append(h.batch[b], i)
 	if h.batched {
@@ -217,6 +220,20 @@ func (h *host) hold(b, i int) {
 			h.flush()
 		}
 	})
+}
+
+// checkCovered sets off what waits for the pullers to hold everything.
+func (w *world) checkCovered() {
+	if w.covered == nil {
+		return
+	}
+	for _, f := range w.held {
+		if !f.Full() {
+			return
+		}
+	}
+	w.clock.after(time.Millisecond, w.covered)
+	w.covered = nil
 }
 
 // flush sends the batched haves to the neighbours.

@@ -17,6 +17,8 @@ type Report struct {
 	P50, P95   time.Duration // of the hosts' own times
 	Slowest    time.Duration
 	FirstByte  time.Duration // of the host that waited longest
+	Alone      float64       // the worst of (own time / time its own downlink needs) over hosts that were not killed
+	AloneFast  float64       // the same over those with the fastest downlink
 	Seeder     float64       // images that left the seeder
 	Upstream   float64       // images that left the upstream
 	Cross      float64       // images that came into a zone from others, the zone that took most
@@ -86,6 +88,10 @@ func (w *world) report() Report {
 	start, end := time.Duration(math.MaxInt64), time.Duration(0)
 	var received, up float64
 	cross := make([]float64, c.Zones)
+	fastest := 0.0
+	for _, h := range w.pullers {
+		fastest = max(fastest, h.rate.Down)
+	}
 	for _, h := range w.pullers {
 		start = min(start, h.arrived)
 		received += float64(h.received)
@@ -101,6 +107,13 @@ func (w *world) report() Report {
 			continue
 		}
 		times = append(times, h.finished)
+		if h.epoch == 1 {
+			own := h.finished.Seconds() / (image / h.rate.Down)
+			r.Alone = max(r.Alone, own)
+			if h.rate.Down == fastest {
+				r.AloneFast = max(r.AloneFast, own)
+			}
+		}
 		end = max(end, h.arrived+h.finished)
 	}
 	up += float64(w.hosts[0].upBytes)

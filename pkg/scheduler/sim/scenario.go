@@ -46,7 +46,7 @@ func Scenarios() []Scenario {
 		{"killed-hosts", "32 hosts, 8 killed at random moments, restarted 5 s later", Config{Hosts: 32, Faults: killSome(32, 8)}},
 		{"killed-3-of-8", "8 hosts, 3 killed half-way, for good", Config{Hosts: 8, Faults: []Fault{{10 * time.Second, 0, Kill}, {10 * time.Second, 1, Kill}, {11 * time.Second, 2, Kill}}}},
 		{"killed-seeder", "8 hosts, seeder killed half-way, upstream of 100 Mbit/s", Config{Hosts: 8, Upstream: 100 * Mbit, Faults: []Fault{{11 * time.Second, -1, Kill}}}},
-		{"killed-seeder-late", "8 hosts, seeder killed once it gave everything, no upstream", Config{Hosts: 8, Faults: []Fault{{21700 * time.Millisecond, -1, Kill}}}},
+		{"killed-seeder-late", "8 hosts, seeder killed once it gave everything, no upstream", Config{Hosts: 8, Faults: []Fault{{0, -1, Kill}}}},
 		{"restarted-seeder", "8 hosts, seeder killed half-way, back after 5 s, no upstream", Config{Hosts: 8, Faults: []Fault{{11 * time.Second, -1, Kill}, {16 * time.Second, -1, Restart}}}},
 		{"frozen-seeder", "8 hosts, seeder frozen half-way, upstream of 100 Mbit/s", Config{Hosts: 8, Upstream: 100 * Mbit, Faults: []Fault{{11 * time.Second, -1, Freeze}}}},
 		{"frozen-hosts", "8 hosts, 2 frozen half-way (they never finish)", Config{Hosts: 8, Faults: []Fault{{10 * time.Second, 0, Freeze}, {10 * time.Second, 1, Freeze}}, Limit: time.Minute}},

@@ -24,6 +24,9 @@ type world struct {
 	asks     map[scheduler.AskID]*ask // for look-up only
 	lastAsk  scheduler.AskID
 
+	held    []*piece.Bitfield // by all pullers together
+	covered func()            // called once that is everything
+
 	unfinished int
 	steps      int64
 	messages   int64 // control messages
@@ -42,7 +45,7 @@ type ask struct {
 	toEpoch int
 	pieces  []int
 	flow    *flow
-	began   time.Duration
+	still   int // seconds without a byte
 	closed  bool
 }
 
@@ -86,6 +89,7 @@ func newWorld(c Config) *world {
 			panic(err)
 		}
 		w.geo = append(w.geo, g)
+		w.held = append(w.held, piece.NewBitfield(g.Count()))
 	}
 	if c.Upstream > 0 {
 		w.upstream = w.net.addLink(c.Upstream)
@@ -139,6 +143,10 @@ func (w *world) run() {
 		k++
 	}
 	for _, f := range w.c.Faults {
+		if f.At == 0 {
+			w.covered = func() { w.hosts[f.Host+1].fault(f.Kind) }
+			continue
+		}
 		w.clock.at(f.At, func() { w.hosts[f.Host+1].fault(f.Kind) })
 	}
 	limit := w.c.Limit
