@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"sync"
 	"time"
@@ -12,13 +13,17 @@ import (
 )
 
 // bootstrap keeps this node in touch with the swarm: it holds a control stream
-// to each peer of the static list, and finds others by DNS and mDNS.
+// to each peer of the static list, and finds others by DNS, by mDNS and in the
+// list that was saved before.
 type bootstrap struct {
 	n *Node
 
-	mu    sync.Mutex
-	peers map[peer.ID]*keeper
-	mdns  interface{ Close() error }
+	saver sync.WaitGroup // of knownLoop, which ends before the DHT does
+
+	mu     sync.Mutex
+	peers  map[peer.ID]*keeper
+	mdns   io.Closer
+	closed bool
 }
 
 // keeper is one static peer that is to stay a neighbour.
@@ -42,6 +47,9 @@ func (b *bootstrap) start() {
 		defer b.n.wg.Done()
 		b.watch()
 	}()
+	if dir := b.n.cfg.Datastore; dir != "" {
+		b.saver.Go(func() { b.knownLoop(dir) })
+	}
 	if b.n.cfg.BootstrapDNS != "" {
 		b.n.wg.Add(1)
 		go func() {
@@ -57,11 +65,12 @@ func (b *bootstrap) start() {
 func (b *bootstrap) close() {
 	b.mu.Lock()
 	m := b.mdns
-	b.mdns = nil
+	b.mdns, b.closed = nil, true
 	b.mu.Unlock()
 	if m != nil {
 		m.Close()
 	}
+	b.saver.Wait()
 }
 
 // AddBootstrap adds peers that the node is to stay connected with, such as a
@@ -188,7 +197,7 @@ func (b *bootstrap) sleep(d time.Duration) {
 	}
 }
 
-// meet connects to a peer that DNS or mDNS named, for the DHT; it becomes a
+// meet connects to a peer that some list named, for the DHT; it becomes a
 // neighbour only when a blob calls for it.
 func (b *bootstrap) meet(ctx context.Context, ai peer.AddrInfo, how string) {
 	n := b.n

@@ -123,6 +123,8 @@ const (
 	maxPeerRequests     = 16 // at once, from one peer
 	maxRequests         = 4096
 	maxBans             = 10_000
+	maxMet              = 65_536 // neighbours remembered after they left
+	maxPieceConns       = 8192   // connections to the pieces port
 	maxProviderRecords  = 1_000_000
 )
 

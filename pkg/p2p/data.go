@@ -84,6 +84,7 @@ type dataPlane struct {
 	serving   sync.WaitGroup
 
 	requests atomic.Int64
+	conns    atomic.Int64
 
 	mu      sync.Mutex
 	closed  bool
@@ -115,6 +116,7 @@ func newDataPlane(n *Node) (*dataPlane, error) {
 		IdleTimeout:       75 * time.Second, // longer than the client's, which so closes first
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnContext:       withConn,
+		ConnState:         d.connState,
 		ErrorLog:          zap.NewStdLog(zap.NewNop()),
 		BaseContext:       func(net.Listener) context.Context { return n.ctx },
 		Protocols:         new(http.Protocols),
@@ -161,6 +163,18 @@ func (d *dataPlane) close() {
 	d.connected.Wait()
 	d.serving.Wait()
 	d.client.CloseIdleConnections()
+}
+
+// connState closes connections beyond the limit.
+func (d *dataPlane) connState(c net.Conn, s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		if d.conns.Add(1) > maxPieceConns {
+			c.Close()
+		}
+	case http.StateClosed, http.StateHijacked:
+		d.conns.Add(-1)
+	}
 }
 
 // advertised is what Hello tells about the pieces port.

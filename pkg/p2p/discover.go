@@ -220,8 +220,14 @@ func (b *bootstrap) startMDNS() {
 			return
 		}
 		b.mu.Lock()
-		b.mdns = s
+		closed := b.closed
+		if !closed {
+			b.mdns = s
+		}
 		b.mu.Unlock()
+		if closed {
+			s.Close()
+		}
 	}()
 }
 

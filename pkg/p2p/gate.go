@@ -96,7 +96,9 @@ func (g *gate) seen(p peer.ID, pl plane) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
-	if _, banned := g.bans[p]; !banned {
+	_, banned := g.bans[p]
+	_, known := g.met[p]
+	if !banned && (known || len(g.met) < maxMet) {
 		g.met[p] = meeting{last: now, plane: pl}
 	}
 	if now.After(g.nextGC) {

@@ -101,14 +101,12 @@ func (s *session) run(reply *pb.Hello) {
 		s.stream.SetWriteDeadline(time.Now().Add(s.n.cfg.timing.hello))
 		if err := writeFrame(s.stream, &pb.Frame{Body: &pb.Frame_Hello{Hello: reply}}); err != nil {
 			s.close(fmt.Errorf("hello: %w", err), false)
+			return
 		}
 	}
 	if s.prev != nil {
 		<-s.prev.done
 		s.prev = nil
-	}
-	if s.ended() {
-		return
 	}
 
 	s.n.host.ConnManager().Protect(s.peer, connTag)
@@ -209,8 +207,7 @@ func (s *session) write() {
 		select {
 		case <-s.closing:
 			if s.graceful {
-				s.stream.SetWriteDeadline(time.Now().Add(time.Second))
-				s.flush(&buf)
+				s.flush(&buf, time.Second)
 				s.stream.Close()
 			}
 			return
@@ -233,16 +230,16 @@ func (s *session) write() {
 			timer.Stop()
 		}
 		last = time.Now()
-		s.stream.SetWriteDeadline(last.Add(t.write))
-		if err := s.flush(&buf); err != nil {
+		if err := s.flush(&buf, t.write); err != nil {
 			s.close(fmt.Errorf("write: %w", err), false)
 			return
 		}
 	}
 }
 
-// flush writes all that is queued, in writes of about 64 KiB.
-func (s *session) flush(buf *[]byte) error {
+// flush writes all that is queued, in writes of about 64 KiB that may take
+// limit each.
+func (s *session) flush(buf *[]byte, limit time.Duration) error {
 	fs := s.out.take()
 	b := (*buf)[:0]
 	for i, f := range fs {
@@ -253,6 +250,7 @@ func (s *session) flush(buf *[]byte) error {
 		}
 		s.n.metrics.sent(f, len(b)-before)
 		if len(b) >= 64<<10 || i == len(fs)-1 {
+			s.stream.SetWriteDeadline(time.Now().Add(limit))
 			if _, err := s.stream.Write(b); err != nil {
 				return err
 			}
@@ -302,11 +300,12 @@ func planeOf(c network.Conn, h *pb.Hello) plane {
 	}
 	host := h.PiecesHost
 	if host == "" {
-		ip, err := manet.ToIP(c.RemoteMultiaddr())
-		if err != nil {
+		a, err := manet.ToNetAddr(c.RemoteMultiaddr())
+		tcp, ok := a.(*net.TCPAddr)
+		if err != nil || !ok {
 			return plane{} // relayed
 		}
-		host = ip.String()
+		host = (&net.IPAddr{IP: tcp.IP, Zone: tcp.Zone}).String()
 	}
 	return plane{addr: net.JoinHostPort(host, strconv.Itoa(int(h.PiecesPort))), plain: h.PiecesPlain}
 }

@@ -141,12 +141,12 @@ func (n *Node) Close() error {
 		<-s.done // bounded: a second for the last write
 	}
 	n.cancel(ErrClosed)
+	n.boot.close() // saves known peers: before the DHT forgets them
 	n.data.close()
 	err := n.disc.close()
 	if e := n.host.Close(); err == nil {
 		err = e
 	}
-	n.boot.close()
 	n.wg.Wait()
 	n.metrics.unregister()
 	if err != nil {
