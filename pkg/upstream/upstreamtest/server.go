@@ -25,7 +25,7 @@ type Server struct {
 	faults    map[string]*Fault
 	auth      *authState
 	served    map[digest.Digest]int64
-	requests  []Request
+	requests  []*Request
 	seed      uint64
 	http      *httptest.Server
 
@@ -44,8 +44,8 @@ type Request struct {
 	Range               string // the Range header, "" without
 	Authorization       string // scheme only ("Bearer"), "" without
 	UserAgent           string
-	Status              int
-	Bytes               int64 // body bytes written
+	Status              int   // 0 while there is no answer, and when there was none
+	Bytes               int64 // body bytes written; 0 until the request has ended
 }
 
 // New makes an empty registry that has no faults and wants no credentials.
@@ -103,15 +103,18 @@ func (s *Server) TotalBytes() int64 {
 	return n
 }
 
-// Requests is a copy of the log of all finished requests, in the order they
-// ended. A request that still runs is not in it.
+// Requests is a copy of the log of all requests, in the order they came.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]Request(nil), s.requests...)
+	all := make([]Request, len(s.requests))
+	for i, r := range s.requests {
+		all[i] = *r
+	}
+	return all
 }
 
-// Count is the number of finished requests with this method ("" = any) whose
+// Count is the number of requests with this method ("" = any) whose
 // path contains the text.
 func (s *Server) Count(method, inPath string) int {
 	n := 0
@@ -136,13 +139,17 @@ var route = regexp.MustCompile(`^/v2/(.+)/(manifests|blobs|tags)/([^/]+)$`)
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w, server: s}
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	entry := &Request{
+		Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Range: r.Header.Get("Range"),
+		Authorization: scheme, UserAgent: r.UserAgent(),
+	}
+	s.mu.Lock()
+	s.requests = append(s.requests, entry)
+	s.mu.Unlock()
 	defer func() {
-		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		s.mu.Lock()
-		s.requests = append(s.requests, Request{
-			Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Range: r.Header.Get("Range"),
-			Authorization: scheme, UserAgent: r.UserAgent(), Status: rec.status, Bytes: rec.bytes,
-		})
+		entry.Status, entry.Bytes = rec.status, rec.bytes
 		s.mu.Unlock()
 	}()
 	if r.URL.Path == tokenPath {
