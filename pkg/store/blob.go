@@ -91,8 +91,6 @@ func (b *Blob) Meta() Meta {
 func (b *Blob) SetMeta(m Meta) error {
 	st := b.st
 	m = cleanMeta(m)
-	st.wmu.RLock()
-	defer st.wmu.RUnlock()
 	st.side.Lock()
 	defer st.side.Unlock()
 	if err := b.alive(); err != nil {

@@ -36,7 +36,7 @@
 //
 // A state is shared by all handles on one blob. Locks are taken in this order:
 // state.wmu (held shared by writers of pieces, exclusively by Commit, Discard
-// and Delete), state.side (runs and meta files), Store.mu (the table, pins, LRU
+// and Delete), state.side (runs and meta files; also by Delete), Store.mu (the table, pins, LRU
 // and accounting), state.mu (bits, waiters and descriptors; held for moments,
 // never over a read or write of content). Readers take state.mu only.
 //

@@ -1,5 +1,7 @@
 package store
 
+import "github.com/opencontainers/go-digest"
+
 // OnStep calls f wherever a crash would be of interest. Set it before use.
 func (s *Store) OnStep(f func(name string)) { s.step = f }
 
@@ -8,5 +10,10 @@ func DecodeRuns(b []byte) ([][]byte, int) { return decodeRuns(b) }
 
 func EncodeRuns(envelopes [][]byte) []byte { return encodeRuns(envelopes) }
 
-// DecodeMeta tells whether b is a good meta file.
-func DecodeMeta(b []byte) bool { _, err := decodeMeta(b); return err == nil }
+// DecodeMeta and EncodeMeta, the same of the meta file.
+func DecodeMeta(d digest.Digest, b []byte) (size int64, m Meta, err error) {
+	g, m, err := decodeMeta(d, b)
+	return g.Size(), m, err
+}
+
+func EncodeMeta(d digest.Digest, size int64, m Meta) []byte { return encodeMeta(d, size, m) }

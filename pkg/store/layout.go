@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/opencontainers/go-digest"
+	"github.com/samara-p2p/samara/pkg/piece"
 	"golang.org/x/sys/unix"
 )
 
@@ -87,15 +88,17 @@ func encodeMeta(d digest.Digest, size int64, m Meta) []byte {
 	return append(b, '\n')
 }
 
-func decodeMeta(b []byte) (metaFile, error) {
+// decodeMeta reads the meta file of blob d.
+func decodeMeta(d digest.Digest, b []byte) (piece.Geometry, Meta, error) {
 	var m metaFile
 	if err := json.Unmarshal(b, &m); err != nil {
-		return metaFile{}, err
+		return piece.Geometry{}, Meta{}, err
 	}
-	if m.Version != 1 {
-		return metaFile{}, fmt.Errorf("meta version %d", m.Version)
+	if m.Version != 1 || m.Digest != d {
+		return piece.Geometry{}, Meta{}, fmt.Errorf("meta version %d of %q", m.Version, m.Digest)
 	}
-	return m, nil
+	g, err := piece.GeometryOf(m.Size)
+	return g, cleanMeta(Meta{MediaType: m.MediaType, Sources: m.Sources}), err
 }
 
 // replaceFile puts content under path in one step as seen by any process that
@@ -175,5 +178,5 @@ func diskFree(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("store: statfs %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return int64(st.Bavail) * int64(st.Bsize), nil
 }

@@ -113,12 +113,8 @@ func (s *Store) load() error {
 		return err
 	}
 	trusted := s.o.BootID != "" && strings.TrimSpace(string(b)) == s.o.BootID
-	dirs, err := filepath.Glob(filepath.Join(s.dir, blobsName, "sha*", "??", "*"))
+	dirs, err := subdirs(filepath.Join(s.dir, blobsName), 3)
 	if err != nil {
-		return err
-	}
-	// Glob skips what it cannot read; that must not look like an empty store.
-	if err := readable(filepath.Join(s.dir, blobsName), 2); err != nil {
 		return err
 	}
 	var all []*state
@@ -157,18 +153,27 @@ func (s *Store) load() error {
 	return renameio.WriteFile(boot, []byte(s.o.BootID+"\n"), filePerm, renameio.WithTempDir(s.dir))
 }
 
-// readable lists dir and what is below it, depth levels down.
-func readable(dir string, depth int) error {
+// subdirs returns the directories depth levels below dir. What cannot be read
+// is an error: it must not look like an empty store.
+func subdirs(dir string, depth int) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var dirs []string
 	for _, e := range entries {
-		if e.IsDir() && depth > 0 {
-			if err := readable(filepath.Join(dir, e.Name()), depth-1); err != nil {
-				return err
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case !e.IsDir():
+		case depth == 1:
+			dirs = append(dirs, path)
+		default:
+			below, err := subdirs(path, depth-1)
+			if err != nil {
+				return nil, err
 			}
+			dirs = append(dirs, below...)
 		}
 	}
-	return nil
+	return dirs, nil
 }

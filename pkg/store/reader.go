@@ -119,6 +119,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		if err != nil && n < int(c.n) {
 			return 0, fmt.Errorf("store: read %s: %w", r.b.st.digest, err)
 		}
+		r.begun = true
 		if err := r.recheck(c); err != nil {
 			return 0, err
 		}
@@ -155,6 +156,7 @@ func (r *Reader) WriteTo(w io.Writer) (sent int64, err error) {
 		}
 		sent += n
 		r.pos += n
+		r.begun = r.begun || n > 0
 		if err != nil {
 			return sent, err
 		}
@@ -261,7 +263,6 @@ func (r *Reader) takeLocked(i int, limit int64, own bool) (c chunk, err error) {
 		}
 		return chunk{}, err
 	}
-	r.begun = true
 	return c, nil
 }
 

@@ -19,12 +19,6 @@ import (
 // returns nil where nothing is left. trusted says that no power was lost since
 // it was written. Errors are those of the system, not of the content.
 func (s *Store) loadBlob(d digest.Digest, dir string, trusted bool) (*state, error) {
-	if fi, err := os.Stat(dir); err != nil {
-		return nil, err
-	} else if !fi.IsDir() {
-		s.log.Warn("not a blob, left alone", zap.String("path", dir))
-		return nil, nil
-	}
 	if err := removeTemporary(dir); err != nil {
 		return nil, err
 	}
@@ -74,8 +68,14 @@ func removeTemporary(dir string) error {
 	return nil
 }
 
+// goodMeta is what a good meta file says.
+type goodMeta struct {
+	g piece.Geometry
+	Meta
+}
+
 // readMeta returns nil where the meta file is missing or not good.
-func readMeta(dir string, d digest.Digest) (*metaFile, time.Time, error) {
+func readMeta(dir string, d digest.Digest) (*goodMeta, time.Time, error) {
 	path := filepath.Join(dir, metaName)
 	fi, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,23 +88,23 @@ func readMeta(dir string, d digest.Digest) (*metaFile, time.Time, error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	m, err := decodeMeta(b)
-	if err != nil || m.Digest != d {
+	g, m, err := decodeMeta(d, b)
+	if err != nil {
 		return nil, fi.ModTime(), nil
 	}
-	return &m, fi.ModTime(), nil
+	return &goodMeta{g, m}, fi.ModTime(), nil
 }
 
 // loadComplete accepts a complete blob of the right size. Without a meta file
 // (power was lost before it reached the disk) the content must prove itself.
-func (s *Store) loadComplete(d digest.Digest, dir string, m *metaFile, size int64) (*state, error) {
+func (s *Store) loadComplete(d digest.Digest, dir string, m *goodMeta, size int64) (*state, error) {
 	g, err := piece.GeometryOf(size)
 	if err != nil {
 		return nil, nil
 	}
-	if m != nil && m.Size != size {
+	if m != nil && m.g.Size() != size {
 		s.m.corrupt.Inc()
-		s.log.Warn("complete blob has the wrong size, dropped", zap.Stringer("digest", d), zap.Int64("size", size), zap.Int64("want", m.Size))
+		s.log.Warn("complete blob has the wrong size, dropped", zap.Stringer("digest", d), zap.Int64("size", size), zap.Int64("want", m.g.Size()))
 		return nil, nil
 	}
 	st := newState(s, d, g)
@@ -124,7 +124,7 @@ func (s *Store) loadComplete(d digest.Digest, dir string, m *metaFile, size int6
 			return nil, err
 		}
 	} else {
-		st.meta = cleanMeta(Meta{MediaType: m.MediaType, Sources: m.Sources})
+		st.meta = m.Meta
 	}
 	for _, left := range []string{piecesName, partName} {
 		if err := os.Remove(filepath.Join(dir, left)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -150,11 +150,8 @@ func hashesTo(path string, d digest.Digest) (bool, error) {
 }
 
 // loadPartial reads which pieces a partial blob holds.
-func (s *Store) loadPartial(d digest.Digest, dir string, m *metaFile, trusted bool) (*state, error) {
-	g, err := piece.GeometryOf(m.Size)
-	if err != nil {
-		return nil, nil
-	}
+func (s *Store) loadPartial(d digest.Digest, dir string, m *goodMeta, trusted bool) (*state, error) {
+	g := m.g
 	f, err := os.OpenFile(filepath.Join(dir, partName), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -192,7 +189,7 @@ func (s *Store) loadPartial(d digest.Digest, dir string, m *metaFile, trusted bo
 		}
 	}
 	st := newState(s, d, g)
-	st.meta = cleanMeta(Meta{MediaType: m.MediaType, Sources: m.Sources})
+	st.meta = m.Meta
 	for i, mark := range marks {
 		if rank(mark) > 0 {
 			st.markLocked(i, mark)

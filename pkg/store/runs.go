@@ -67,8 +67,6 @@ func decodeRuns(b []byte) (envelopes [][]byte, good int) {
 // Errors: ErrNotFound, ErrClosed, ErrFull.
 func (b *Blob) SetRuns(envelopes [][]byte) error {
 	st := b.st
-	st.wmu.RLock()
-	defer st.wmu.RUnlock()
 	st.side.Lock()
 	defer st.side.Unlock()
 	if err := b.alive(); err != nil {

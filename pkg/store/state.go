@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,8 +107,13 @@ func (st *state) path(name string) string { return filepath.Join(st.dir, name) }
 func (st *state) build(err error) {
 	st.wmu.Lock()
 	defer st.wmu.Unlock()
+	st.mu.Lock()
+	closed := st.err
+	st.mu.Unlock()
 	if err == nil {
-		err = st.buildFiles()
+		if err = closed; err == nil {
+			err = st.buildFiles()
+		}
 		for noSpace(err) && st.s.evictOne() {
 			os.RemoveAll(st.dir)
 			err = st.buildFiles()
@@ -192,7 +198,8 @@ func (st *state) info() Info {
 	defer st.mu.Unlock()
 	i := Info{
 		Digest: st.digest, Size: st.geo.Size(), Pieces: st.geo.Count(),
-		Complete: st.complete, Meta: st.meta, LastUse: st.lastUse,
+		Complete: st.complete, LastUse: st.lastUse,
+		Meta: Meta{MediaType: st.meta.MediaType, Sources: slices.Clone(st.meta.Sources)},
 	}
 	if st.complete {
 		i.Have = i.Pieces

@@ -250,6 +250,8 @@ func (s *Store) Delete(d digest.Digest) error {
 	st.kill(fmt.Errorf("%w: %s was deleted", ErrNotFound, d))
 	st.wmu.Lock() // every writer and committer is out
 	defer st.wmu.Unlock()
+	st.side.Lock()
+	defer st.side.Unlock()
 	s.mu.Lock()
 	trash, err := s.detachLocked(st)
 	if err != nil {
@@ -329,7 +331,9 @@ func (s *Store) Close() error {
 	var errs []error
 	for _, st := range pinned {
 		st.wmu.Lock()
+		st.side.Lock()
 		errs = append(errs, st.closeFiles())
+		st.side.Unlock()
 		st.wmu.Unlock()
 	}
 	s.m.unregister()

@@ -35,6 +35,12 @@ func (b *Blob) write(op string, i int, p []byte, mark byte) (fresh bool, err err
 	if n := st.geo.Len(i); n == 0 || n != len(p) {
 		return false, fmt.Errorf("%w: piece %d of %s has %d bytes, not %d", ErrSize, i, st.digest, n, len(p))
 	}
+	st.mu.Lock()
+	held := rank(st.heldLocked(i)) >= rank(mark) && st.err == nil
+	st.mu.Unlock()
+	if held {
+		return false, nil // also while Commit hashes, which takes long
+	}
 	st.wmu.RLock()
 	defer st.wmu.RUnlock()
 	c, err := b.claim(i, mark)
@@ -208,6 +214,7 @@ func (c *claim) drop() error {
 	if c.was == rawReadable {
 		st.drops = append(st.drops, c.i)
 	}
+	st.settledRaw = false
 	st.mu.Unlock()
 	st.s.refund(st, int64(st.geo.Len(c.i)))
 	return st.s.writeAt(c.pieces, []byte{absent}, int64(c.i))

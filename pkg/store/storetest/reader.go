@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/store"
 )
 
@@ -131,6 +132,27 @@ var readerTests = map[string]func(*testing.T, Open){
 		same(t, "content", res.b, f.content)
 		ok(t, b.Commit(false))
 		held(t, s, f)
+	},
+
+	"settled no longer covers what changed": func(t *testing.T, open Open) {
+		s := open(t, t.TempDir(), 0)
+		f, liar := fix(64, 2*ps), fix(65, 2*ps)
+		b := create(t, s, f)
+		for i := range 2 {
+			_, err := b.WriteRaw(i, liar.piece(i), i == 1)
+			ok(t, err)
+		}
+		ok(t, b.Settle())
+		right, err := b.Confirm(0, piece.Sum(f.piece(0)))
+		ok(t, err)
+		equal(t, "right", right, false)
+		_, err = b.WriteRaw(0, f.piece(0), true)
+		ok(t, err)
+		r, waits := watched(t, b, store.ReadOptions{})
+		got := readAll(r)
+		equal(t, "waits for", <-waits, 1)
+		is(t, b.Commit(false), store.ErrCorrupt)
+		is(t, (<-got).err, store.ErrCorrupt)
 	},
 
 	"says what it waits for": func(t *testing.T, open Open) {
