@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
+
+	"github.com/samara-p2p/samara/test/lab"
 )
 
 type options struct {
@@ -51,6 +53,9 @@ func run(o options) int {
 
 	st, err := setUp(ctx, o, say)
 	defer st.close()
+	if lab.Interrupted() {
+		select {}
+	}
 	if err != nil {
 		say("demo: %v", err)
 		return 1
@@ -58,6 +63,9 @@ func run(o options) int {
 	say("\nPulling %s (%s in %d layers) through %d peerds at once, with %s\n", image, size(st.image.Size()), len(st.image.Spec.Layers), o.hosts, st.clientName)
 	bars := newBars(out, isatty.IsTerminal(out.Fd()), st)
 	res := st.pull(ctx, bars)
+	if lab.Interrupted() {
+		select {} // the lab ends the process once all is removed
+	}
 	bars.end()
 	res.print(out)
 	if o.json {

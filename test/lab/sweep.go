@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -97,6 +98,12 @@ func (l *Lab) MountTmpfs(name string, size int64) (string, error) {
 	return dir, nil
 }
 
+var interrupted atomic.Bool
+
+// Interrupted reports that a signal is ending the process: its labs are closing
+// under whoever still uses them, and what fails now means nothing.
+func Interrupted() bool { return interrupted.Load() }
+
 // live holds the labs to close on a signal.
 var live struct {
 	sync.Mutex
@@ -118,6 +125,7 @@ func register(l *Lab) {
 		signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
 		go func() {
 			sig := <-c
+			interrupted.Store(true)
 			live.Lock()
 			labs := make([]*Lab, 0, len(live.labs))
 			for l := range live.labs {
