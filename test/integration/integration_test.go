@@ -1,6 +1,3 @@
-// Package integration holds the whole product to its promises, on real links,
-// with real registries and real clients: every scenario of the acceptance table
-// at a size that fits `make test`. The full size is `make accept`.
 package integration
 
 import (

@@ -302,7 +302,7 @@ func TestDirectPullsCostNImages(t *testing.T) {
 	const hosts = 3
 	l := ForTest(t, Options{Rate: 400 * Mbit})
 	ctx := testContext(t, 60*time.Second)
-	up, img := startUpstream(t, l, ctx)
+	up, img := startUpstream(ctx, t, l)
 	before, err := l.Traffic()
 	if err != nil {
 		t.Fatal(err)
@@ -354,7 +354,7 @@ func TestContainerdPulls(t *testing.T) {
 	}
 	l := ForTest(t, Options{Rate: 400 * Mbit})
 	ctx := testContext(t, 60*time.Second)
-	up, img := startUpstream(t, l, ctx)
+	up, img := startUpstream(ctx, t, l)
 	h := newHost(t, l, "h", 0)
 	// A mirror that is not there must not matter; it shows that hosts.toml is read.
 	c, err := StartContainerd(ctx, h, up.Name, up.URL, "http://127.0.0.1:1")
@@ -370,7 +370,7 @@ func TestContainerdPulls(t *testing.T) {
 	}
 }
 
-func startUpstream(t *testing.T, l *Lab, ctx context.Context) (*Upstream, *Image) {
+func startUpstream(ctx context.Context, t *testing.T, l *Lab) (*Upstream, *Image) {
 	t.Helper()
 	img, err := NewImage(ImageSpec{Layers: []int64{2 << 20, 1 << 20, 100 << 10, 5000}, Seed: 1})
 	if err != nil {
