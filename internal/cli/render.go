@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math"
@@ -33,7 +34,7 @@ func renderHead(w io.Writer, s *status.Status) {
 	}
 	head = append(head, "up "+span(time.Duration(s.UptimeSeconds)*time.Second))
 	fmt.Fprintln(w, clean(strings.Join(head, " | ")))
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	t := newTable()
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(t, "%s\t%s\n", name, clean(fmt.Sprintf(format, args...)))
 	}
@@ -69,7 +70,7 @@ func renderHead(w io.Writer, s *status.Status) {
 		last = "last " + span(max(0, now.Sub(s.Clients.LastRequest))) + " ago"
 	}
 	line("clients", "%s, %s", count(int(s.Clients.Requests), "request"), last)
-	_ = t.Flush() // w's owner notices
+	t.writeTo(w)
 }
 
 func renderWarnings(w io.Writer, list []status.Warning) {
@@ -87,7 +88,7 @@ func renderBlobs(w io.Writer, s *status.Status) {
 		return
 	}
 	fmt.Fprintf(w, "\nBLOBS\n")
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	t := newTable()
 	for _, b := range s.Blobs {
 		of := size(b.Have)
 		if b.Size > 0 {
@@ -97,18 +98,18 @@ func renderBlobs(w io.Writer, s *status.Status) {
 		sum := src.Peers + src.Seeder + src.Upstream
 		var from string
 		if sum > 0 {
-			from = fmt.Sprintf("peers %d%% seeder %d%% upstream %d%%", percent(src.Peers, sum), percent(src.Seeder, sum), percent(src.Upstream, sum))
+			from = fmt.Sprintf("peers %s seeder %s upstream %s", share(src.Peers, sum), share(src.Seeder, sum), share(src.Upstream, sum))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", clean(shortDigest(b.Digest)), bar(b), of, clean(blobNote(b)), from, clean(b.Source))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", clean(shortDigest(b.Digest)), bar(b), of, blobNote(b), from, clean(strings.Join(nonEmpty(b.Source, b.Error), ": ")))
 	}
-	_ = t.Flush() // w's owner notices
+	t.writeTo(w)
 }
 
 // blobNote is what matters most in the blob's state.
 func blobNote(b status.Blob) string {
 	switch b.State {
 	case status.Failed:
-		return "FAILED " + b.Error
+		return "FAILED"
 	case status.Complete:
 		if !b.EndedAt.IsZero() && !b.StartedAt.IsZero() {
 			return "complete in " + span(b.EndedAt.Sub(b.StartedAt))
@@ -122,9 +123,6 @@ func blobNote(b status.Blob) string {
 	note += ", " + count(b.Peers, "peer")
 	if b.Readers > 0 {
 		note += ", " + count(b.Readers, "reader")
-	}
-	if b.Error != "" {
-		note += ", " + b.Error
 	}
 	return note
 }
@@ -143,7 +141,7 @@ func renderPeers(w io.Writer, peers []status.Peer) {
 		return
 	}
 	fmt.Fprintf(w, "\nPEERS\n")
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	t := newTable()
 	fmt.Fprintln(t, "id\tzone\taddress\trtt\tfrom it\tto it\t")
 	for _, p := range peers {
 		rtt := "-"
@@ -162,7 +160,7 @@ func renderPeers(w io.Writer, peers []status.Peer) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(shortID(p.ID)), clean(orDash(p.Zone)), clean(orDash(p.Addr)), rtt, size(p.BytesFrom), size(p.BytesTo), clean(strings.Join(notes, ", ")))
 	}
-	_ = t.Flush() // w's owner notices
+	t.writeTo(w)
 }
 
 func renderUpstreams(w io.Writer, list []status.Upstream) {
@@ -170,7 +168,7 @@ func renderUpstreams(w io.Writer, list []status.Upstream) {
 		return
 	}
 	fmt.Fprintf(w, "\nUPSTREAMS\n")
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	t := newTable()
 	fmt.Fprintln(t, "name\turl\trequests\tbytes\terrors\t")
 	for _, u := range list {
 		var notes []string
@@ -185,7 +183,7 @@ func renderUpstreams(w io.Writer, list []status.Upstream) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%s\n", clean(u.Name), clean(u.URL), u.Requests, size(u.Bytes), u.Errors, clean(strings.Join(notes, ", ")))
 	}
-	_ = t.Flush() // w's owner notices
+	t.writeTo(w)
 }
 
 func renderLiars(w io.Writer, list []status.Liar) {
@@ -193,11 +191,30 @@ func renderLiars(w io.Writer, list []status.Liar) {
 		return
 	}
 	fmt.Fprintf(w, "\nLIARS (sent bytes that did not match their hash)\n")
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	t := newTable()
 	for _, l := range list {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", clean(l.ID), clean(orDash(l.Addr)), count(l.Bad, "bad piece"), clean(orDash(shortDigest(l.Digest))), clean(l.Reason))
 	}
-	_ = t.Flush() // w's owner notices
+	t.writeTo(w)
+}
+
+// table aligns columns and leaves no blanks at the ends of lines.
+type table struct {
+	*tabwriter.Writer
+	buf bytes.Buffer
+}
+
+func newTable() *table {
+	t := &table{}
+	t.Writer = tabwriter.NewWriter(&t.buf, 0, 8, 2, ' ', 0)
+	return t
+}
+
+func (t *table) writeTo(w io.Writer) {
+	_ = t.Flush() // into memory
+	for line := range strings.Lines(t.buf.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 // clean keeps what other hosts sent from driving the terminal.
@@ -233,7 +250,7 @@ func shortID(id string) string {
 	if len(id) <= 14 {
 		return id
 	}
-	return "…" + id[len(id)-12:]
+	return ".." + id[len(id)-12:]
 }
 
 func orDash(s string) string {
@@ -272,7 +289,15 @@ func part(n, all int64) string {
 	if all <= 0 {
 		return size(n)
 	}
-	return fmt.Sprintf("%s (%d%%)", size(n), percent(n, all))
+	return fmt.Sprintf("%s (%s)", size(n), share(n, all))
+}
+
+// share is percent as text; a little is not nothing.
+func share(n, all int64) string {
+	if p := percent(n, all); p > 0 || n <= 0 {
+		return fmt.Sprintf("%d%%", p)
+	}
+	return "<1%"
 }
 
 // size is a number of bytes for people: three digits and a binary unit.

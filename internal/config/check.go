@@ -54,7 +54,7 @@ func (c *Common) swarm(r *report) {
 	}
 	if s := c.BootstrapDNS; s != "" {
 		if host, port, err := splitHostPort(s); err != nil || host == "" || port == 0 {
-			r.add("bootstrap-dns", "give NAME:PORT, like peerd.samara.svc:4001", "%q is not NAME:PORT", s)
+			r.add("bootstrap-dns", "give NAME:PORT, like peerd.samara.svc:4002", "%q is not NAME:PORT", s)
 		}
 	}
 }

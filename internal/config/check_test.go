@@ -26,7 +26,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{name: "least", args: nil},
 		{name: "much", args: []string{"--listen", "[::1]:5050", "--p2p-listen", "/ip6/::/tcp/4001", "--p2p-listen", "/ip4/0.0.0.0/tcp/4003", "--zone", "eu-1.rack_7", "--seeder", "https://seeder.example:5443",
-			"--seeder-id", testPeer, "--bootstrap", "/dns4/seeder/tcp/4001/p2p/" + testPeer, "--bootstrap-dns", "peerd.samara.svc:4001", "--upstream", "lab=http://10.0.0.1:5000", "--default-upstream", "lab", "--docker-config", dir, "--advertise", "10.0.0.7", "--advertise", "fe80::1", "--advertise", "node-7.example"}},
+			"--seeder-id", testPeer, "--bootstrap", "/dns4/seeder/tcp/4001/p2p/" + testPeer, "--bootstrap-dns", "peerd.samara.svc:4002", "--upstream", "lab=http://10.0.0.1:5000", "--default-upstream", "lab", "--docker-config", dir, "--advertise", "10.0.0.7", "--advertise", "fe80::1", "--advertise", "node-7.example"}},
 		{name: "ports 0", args: []string{"--listen", "127.0.0.1:0", "--pieces-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--p2p-listen", "/ip4/127.0.0.1/tcp/0"}},
 		{name: "same port on two addresses", args: []string{"--listen", "127.0.0.1:5050", "--pieces-listen", "127.0.0.2:5050"}},
 		{name: "no port", args: []string{"--listen", "127.0.0.1"}, want: `--listen: "127.0.0.1": missing port in address; give HOST:PORT`},

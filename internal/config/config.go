@@ -20,7 +20,7 @@ type Common struct {
 	SwarmKey       string   `name:"swarm-key" group:"Swarm" help:"file with the swarm's private key (swarm.key); only peers with the same key get anything"`
 	OpenSwarm      bool     `name:"open-swarm" group:"Swarm" help:"use no swarm key: whoever reaches the ports may join and read every cached image"`
 	Bootstrap      []string `name:"bootstrap" group:"Swarm" help:"multiaddr of a peer to join through, ending in /p2p/PEER-ID; repeatable"`
-	BootstrapDNS   string   `name:"bootstrap-dns" group:"Swarm" help:"NAME:PORT whose addresses are peers to join through (a headless Service)"`
+	BootstrapDNS   string   `name:"bootstrap-dns" group:"Swarm" help:"NAME:PORT to join through: every address of NAME is a peer (a headless Service), PORT is its pieces port"`
 	MDNS           bool     `name:"mdns" group:"Swarm" help:"find peers on the local link by multicast DNS"`
 	TrustedNetwork bool     `name:"trusted-network" group:"Swarm" help:"give pieces without TLS: less CPU, but the network can read them; they are verified either way, and both ends have to agree"`
 

@@ -194,7 +194,7 @@ func (a *Admin) putLevel(w http.ResponseWriter, r *http.Request) {
 		text = l.Level
 	}
 	parsed, err := zap.ParseAtomicLevel(strings.Trim(text, `"`))
-	if err != nil {
+	if err != nil || text == "" { // zap takes "" for info
 		writeText(w, http.StatusBadRequest, fmt.Sprintf("%.40q is not a level; send debug, info, warn or error\n", text))
 		return
 	}
