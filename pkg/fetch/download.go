@@ -284,6 +284,9 @@ func (d *download) step(ev scheduler.Event) {
 			d.fallback(a)
 		case scheduler.Cancel:
 			if r := d.reqs[a.Request]; r != nil {
+				if ce := d.s.log.Check(zap.DebugLevel, "request cancelled"); ce != nil {
+					ce.Write(zap.Int64("request", int64(a.Request)))
+				}
 				r.cancel()
 				delete(d.reqs, a.Request)
 			}
@@ -329,6 +332,10 @@ func (d *download) request(a scheduler.RequestPieces) {
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	d.reqs[a.Request] = &request{m: m, cancel: cancel}
+	if ce := s.log.Check(zap.DebugLevel, "request"); ce != nil {
+		ce.Write(zap.Int64("request", int64(a.Request)), zap.Stringer("peer", m.id), zap.Bool("seeder", m.seeder), zap.Ints("pieces", a.Pieces),
+			zap.Bool("any", a.Any != nil), zap.Int("max", a.Max), zap.Bool("urgent", a.Urgent), zap.Bool("hedge", a.Hedge))
+	}
 	ask := p2p.Ask{Digest: s.digest, Pieces: a.Pieces, Max: a.Max, Urgent: a.Urgent}
 	if a.Any != nil {
 		ask.Any = append([]byte(nil), a.Any.Bytes()...)
@@ -347,6 +354,9 @@ func (d *download) finished(done scheduler.Done) {
 		return // cancelled: the scheduler has forgotten it
 	}
 	delete(d.reqs, done.Request)
+	if ce := d.s.log.Check(zap.DebugLevel, "request ended"); ce != nil {
+		ce.Write(zap.Int64("request", int64(done.Request)), zap.Stringer("result", done.Result), zap.Duration("after", done.After))
+	}
 	d.step(done)
 }
 

@@ -118,7 +118,7 @@ type Options struct {
 	Zone string
 
 	// MaxActive bounds the blobs that are downloaded at once without a
-	// client waiting for them (default 6).
+	// client waiting for them (default 3).
 	MaxActive int
 	// MaxBuffer bounds the piece bytes in memory, in bytes (default 256 MiB).
 	MaxBuffer int64
@@ -173,7 +173,7 @@ type Engine struct {
 // Handler and Pieces, then call Start with the node.
 func New(o Options) *Engine {
 	if o.MaxActive <= 0 {
-		o.MaxActive = 6
+		o.MaxActive = 3
 	}
 	if o.MaxBuffer <= 0 {
 		o.MaxBuffer = 256 << 20
