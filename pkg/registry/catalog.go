@@ -8,8 +8,8 @@ import (
 
 // Known is what manifests have told of a digest.
 type Known struct {
-	Name      Name // the repository that named it last
-	Size      int64
+	Name      Name  // the repository that named it last
+	Size      int64 // bytes; -1 when manifests disagree: one of them lies, ask a source
 	MediaType string
 }
 
@@ -25,9 +25,9 @@ type Catalog struct {
 }
 
 // NewCatalog returns a catalogue of at most limit digests; the ones learned
-// first are forgotten first.
+// first are forgotten first. A limit below 1 is 1.
 func NewCatalog(limit int) *Catalog {
-	return &Catalog{limit: limit, known: make(map[digest.Digest]Known)}
+	return &Catalog{limit: max(1, limit), known: make(map[digest.Digest]Known)}
 }
 
 // Learn takes a manifest or an index of n: the digests that it names, and its
@@ -56,7 +56,11 @@ func (c *Catalog) Find(d digest.Digest) (Known, bool) {
 func (c *Catalog) put(d digest.Digest, k Known) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.known[d]; !ok {
+	old, ok := c.known[d]
+	if ok && old.Size != k.Size {
+		k.Size = -1 // a digest has one size
+	}
+	if !ok {
 		if len(c.order) >= c.limit {
 			delete(c.known, c.order[0])
 			c.order = c.order[1:]
