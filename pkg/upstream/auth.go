@@ -138,7 +138,6 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 	if !anonymous && u.scheme == "http" {
 		u.o.Log.Warn("credentials go to an upstream without TLS", zap.String("upstream", u.name))
 	}
-	via := &courier{u: u}
 	u.mu.Lock()
 	ch := u.challenge
 	u.mu.Unlock()
@@ -146,6 +145,7 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 		if anonymous {
 			return "", 0, nil // the first 401 will tell, and most public upstreams need no more
 		}
+		via := &courier{u: u}
 		c, err := transport.Ping(ctx, u.registry, via)
 		if err != nil {
 			return "", 0, u.loginFailure(ctx, err, via)
@@ -160,6 +160,7 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 	}
 	switch {
 	case ch.is("bearer"):
+		via := &courier{u: u}
 		t, err := transport.Exchange(ctx, u.registry, authn.FromConfig(auth), via, scopes, &ch.Challenge)
 		if err != nil {
 			return "", 0, u.loginFailure(ctx, err, via)
@@ -215,6 +216,10 @@ func (u *upstream) loginFailure(ctx context.Context, err error, via *courier) *f
 			f.retryAfter = max(0, u.blockedUntil.Sub(u.now()))
 			u.mu.Unlock()
 		}
+	case via.sent.Load() == 0 && ctx.Err() == nil:
+		// Refused before anything was sent: a realm that is missing, or that
+		// points into the network where no token server should be.
+		f = &failure{kind: Denied, err: fmt.Errorf("logging in: the token server it names is not acceptable: %w", safe(err))}
 	default:
 		if cause := via.err.Load(); cause != nil {
 			err = *cause
@@ -283,14 +288,16 @@ func (r resource) RegistryStr() string { return r.host }
 // scheme of the upstream's URL: Ping would try http for private addresses and
 // https for plain ones.
 type courier struct {
-	u   *upstream
-	err atomic.Pointer[error] // of the network; Ping tells only the first of several errors
+	u    *upstream
+	err  atomic.Pointer[error] // of the network; Ping tells only the first of several errors
+	sent atomic.Int32          // requests
 }
 
 func (c *courier) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := c.u.pin(req); err != nil {
 		return nil, err
 	}
+	c.sent.Add(1)
 	req.Header.Set("User-Agent", c.u.o.UserAgent)
 	resp, err := c.u.transport.RoundTrip(req)
 	if err != nil {

@@ -181,12 +181,13 @@ func (c *Client) newUpstream(r Registry) (*upstream, error) {
 	refuse := func(why string) error {
 		return fmt.Errorf("upstream %s: URL %q: %s", r.Name, scrub(r.URL), why)
 	}
+	if !strings.HasPrefix(r.URL, "http://") && !strings.HasPrefix(r.URL, "https://") {
+		return nil, refuse("must begin with https:// or http://")
+	}
 	u, err := url.Parse(r.URL)
 	switch {
 	case err != nil:
 		return nil, refuse("cannot be read")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, refuse("must begin with https:// or http://")
 	case u.User != nil:
 		return nil, refuse("must not hold credentials; put them in docker's config.json (docker login, or DOCKER_CONFIG=DIR)")
 	case u.Host == "" || u.Hostname() == "":

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
 func TestManifestFaults(t *testing.T) {
@@ -221,14 +219,22 @@ func TestRequestHeaders(t *testing.T) {
 	})
 }
 
-func TestRedirectKeepsCredentialsOnTheSameHost(t *testing.T) {
-	virtually(t, func(o *Options) { o.Keychain = keys{"up.test": {Username: "u", Password: "p"}} }, func(t *testing.T, b *bench) {
-		img := b.up.AddImage("a/b", "1", 1000)
-		b.up.SetAuth(&upstreamtest.Auth{Username: "u", Password: "p"})
-		b.up.SetFault("1", fault{RedirectTo: "http://UP.test:80", Times: 1})
-		m, err := b.client.Manifest(t.Context(), "up", "a/b", "1", nil)
-		if err != nil || m.Digest != img.Digest {
+// Through a seeder an upstream is one namespace of many at the same address.
+func TestNS(t *testing.T) {
+	virtually(t, nil, func(t *testing.T, b *bench) {
+		if err := b.client.Update([]Registry{{Name: "docker.io", URL: "http://up.test", NS: "docker.io"}}); err != nil {
+			t.Fatal(err)
+		}
+		b.up.AddImage("a/b", "1", 1000)
+		if _, err := b.client.Manifest(t.Context(), "docker.io", "a/b", "1", nil); err != nil {
 			t.Error(err)
+		}
+		if _, err := b.client.Tags(t.Context(), "docker.io", "a/b", 5, "x"); err != nil {
+			t.Error(err)
+		}
+		r := b.up.Requests()
+		if r[0].Query != "ns=docker.io" || r[1].Query != "last=x&n=5&ns=docker.io" {
+			t.Errorf("%+v", r)
 		}
 	})
 }

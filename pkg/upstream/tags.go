@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
@@ -16,10 +17,10 @@ const (
 	maxTags     = 500_000
 )
 
-// Tags lists a repository's tags in the upstream's order, at most n of them
-// (n <= 0: all, but no more than 500,000) and only those after last ("" =
-// from the beginning). It follows the upstream's pages. Names that cannot be
-// tags are left out.
+// Tags lists a repository's tags, at most n of them (n <= 0: all, but no more
+// than 500,000) and only those after last ("" = from the beginning). It
+// follows the upstream's pages and keeps their order; a list that comes in one
+// page is sorted. Names that cannot be tags are left out.
 func (c *Client) Tags(ctx context.Context, name, repo string, n int, last string) ([]string, error) {
 	u, err := c.find("tags", name, repo, "")
 	if err != nil {
@@ -36,29 +37,37 @@ func (c *Client) Tags(ctx context.Context, name, repo string, n int, last string
 		q.Set("last", last)
 	}
 	tags := make([]string, 0)
-	for range maxTagPages {
+	for pages := 1; ; pages++ {
 		rq := &request{op: "tags", method: http.MethodGet, repo: repo, path: "tags/list", query: q, lane: u.metadata}
 		page, next, e := u.tagPage(ctx, rq)
-		if e != nil {
+		switch {
+		case e != nil:
 			return nil, e
-		}
-		for _, t := range page {
-			if tagGrammar.MatchString(t) {
-				tags = append(tags, t)
-			}
-			if len(tags) == n {
-				return tags, nil
-			}
-		}
-		if next == nil {
-			return tags, nil
-		}
-		if next.Encode() == q.Encode() {
+		case next == nil && pages == 1:
+			page = onePage(page, n, last)
+		case next.Encode() == q.Encode():
 			return nil, u.error(rq, &failure{kind: Corrupt, err: fmt.Errorf("a page of the list says that itself comes next")})
+		}
+		tags = append(tags, page...)
+		if len(tags) >= n {
+			return tags[:n], nil
+		}
+		if next == nil || pages == maxTagPages {
+			return tags, nil
 		}
 		q = next
 	}
-	return tags, nil
+}
+
+// onePage puts a list in order that came in one piece. An upstream without
+// pages (docker-registry 2.8) ignores n and last, which shows when there is
+// more than n, or last itself.
+func onePage(tags []string, n int, last string) []string {
+	slices.Sort(tags)
+	if len(tags) > n || slices.Contains(tags, last) {
+		tags = slices.DeleteFunc(tags, func(t string) bool { return t <= last })
+	}
+	return tags
 }
 
 // tagPage gets one page and the query of the next, nil at the end.
@@ -82,5 +91,6 @@ func (u *upstream) tagPage(ctx context.Context, rq *request) ([]string, url.Valu
 		return nil, nil, u.error(rq, &failure{kind: Corrupt, err: err})
 	}
 	next, _ := parseNextLink(resp.header["Link"])
-	return list.Tags, next, nil
+	tags := slices.DeleteFunc(list.Tags, func(t string) bool { return !tagGrammar.MatchString(t) })
+	return tags, next, nil
 }

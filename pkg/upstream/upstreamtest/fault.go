@@ -36,6 +36,7 @@ type Fault struct {
 	Digest       string // sent as Docker-Content-Digest instead of the true one
 	ContentType  string // sent instead of the true one; "-" = none
 	LinkHost     string // scheme://host put into the Link header of a tag list
+	PageSize     int    // most tags in one page of a tag list
 
 	// The body.
 	Corrupt bool            // flip the lowest bit of the first byte of every 4 KiB of the content

@@ -217,13 +217,20 @@ func (s *Server) serveTags(w *recorder, r *http.Request, repo string) {
 	if last := r.URL.Query().Get("last"); last != "" {
 		tags = tags[sort.Search(len(tags), func(i int) bool { return tags[i] > last }):]
 	}
-	if n, err := strconv.Atoi(r.URL.Query().Get("n")); err == nil && n >= 0 && n < len(tags) {
+	n, err := strconv.Atoi(r.URL.Query().Get("n"))
+	if err != nil || n < 0 {
+		n = len(tags)
+	}
+	host := ""
+	if f != nil {
+		host = f.LinkHost
+		if f.PageSize > 0 {
+			n = min(n, f.PageSize)
+		}
+	}
+	if n < len(tags) {
 		tags = tags[:n]
 		if n > 0 {
-			host := ""
-			if f != nil {
-				host = f.LinkHost
-			}
 			w.Header().Set("Link", fmt.Sprintf(`<%s/v2/%s/tags/list?n=%d&last=%s>; rel="next"`, host, repo, n, tags[n-1]))
 		}
 	}
