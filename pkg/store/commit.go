@@ -192,9 +192,10 @@ func (st *state) reset() error {
 		// First the marks: until the rename they stand for the old bytes.
 		_, err = pieces.WriteAt(make([]byte, st.geo.Count()), 0)
 	}
+	var old *os.File
 	if err == nil {
 		st.s.at("discard: marks cleared")
-		err = os.Rename(tmp, st.path(partName))
+		old, err = st.replaceContent(tmp)
 	}
 	if err != nil {
 		os.Remove(tmp)
@@ -206,16 +207,6 @@ func (st *state) reset() error {
 	st.runs, st.runsLen, st.runsKnown = nil, 0, true
 	st.side.Unlock()
 
-	st.mu.Lock()
-	old := st.data
-	st.data = nil
-	st.clearBits()
-	st.settled, st.settledRaw = false, false
-	st.gen++
-	st.drops = nil
-	st.wakeAllLocked(nil)
-	st.mu.Unlock()
-
 	st.s.mu.Lock()
 	held := st.bytes
 	st.s.mu.Unlock()
@@ -224,4 +215,22 @@ func (st *state) reset() error {
 		return old.Close()
 	}
 	return nil
+}
+
+// replaceContent puts the empty file tmp in the place of the content and
+// returns the old one. Name and bits change together: whoever opens the
+// content by its name because a bit is set must not get the new file.
+func (st *state) replaceContent(tmp string) (old *os.File, err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if err := os.Rename(tmp, st.path(partName)); err != nil {
+		return nil, err
+	}
+	old, st.data = st.data, nil
+	st.clearBits()
+	st.settled, st.settledRaw = false, false
+	st.gen++
+	st.drops = nil
+	st.wakeAllLocked(nil)
+	return old, nil
 }

@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/samara-p2p/samara/pkg/store"
@@ -112,5 +114,48 @@ func TestDescriptorsAreClosed(t *testing.T) {
 	}
 	if after := count(); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// Between the new file and the cleared bits there is no moment at which a
+// reader could take the one for the other.
+func TestDiscardIsOneStep(t *testing.T) {
+	s := open(t, t.TempDir(), store.Options{})
+	f := crashFixtures()[7]
+	b, err := s.Create(f.digest, int64(len(f.content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Release()
+	for i := range f.g.Count() {
+		if _, err := b.WritePiece(i, f.piece(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps := 0
+	s.OnStep(func(step string) {
+		if !strings.HasPrefix(step, "discard") {
+			return
+		}
+		steps++
+		var got bytes.Buffer
+		if _, err := b.WritePieces(&got, []int{0}); err == nil && !bytes.Equal(got.Bytes(), f.piece(0)) {
+			t.Errorf("%s: a wrong piece was sent", step)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r := b.NewReader(ctx, store.ReadOptions{OnWait: func(int, int) { cancel() }})
+		defer r.Close()
+		got.Reset()
+		r.WriteTo(&got)
+		if !bytes.HasPrefix(f.content, got.Bytes()) {
+			t.Errorf("%s: wrong bytes were read", step)
+		}
+	})
+	if err := b.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if steps != 3 {
+		t.Errorf("%d steps were passed", steps)
 	}
 }

@@ -79,18 +79,18 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 			open(t, dir, store.Options{})
 		}, []string{fmt.Sprintf("another process (process %d)", os.Getpid()), "stop it or choose another directory"}},
 		"not writable": {func(t *testing.T, dir string) {
+			chmod(t, dir, 0o555)
 			asNobody(t)
-			os.Chmod(dir, 0o755)
 		}, []string{"permission denied", "must own the directory", "uid"}},
 		"with an unreadable shard": {func(t *testing.T, dir string) {
 			chownAll(t, dir)
 			asNobody(t)
-			os.Chmod(filepath.Dir(blobPath(dir, crashFixtures()[1].digest)), 0)
+			chmod(t, filepath.Dir(blobPath(dir, crashFixtures()[1].digest)), 0)
 		}, []string{"permission denied", "must own the directory"}},
 		"with an unreadable blob": {func(t *testing.T, dir string) {
 			chownAll(t, dir)
 			asNobody(t)
-			os.Chmod(filepath.Join(blobPath(dir, crashFixtures()[1].digest), "meta"), 0)
+			chmod(t, filepath.Join(blobPath(dir, crashFixtures()[1].digest), "meta"), 0)
 		}, []string{"permission denied", "must own the directory"}},
 	}
 	for name, c := range cases {
@@ -126,6 +126,14 @@ func asNobody(t *testing.T) {
 		t.Skipf("cannot act as another user: %v", err)
 	}
 	t.Cleanup(func() { syscall.Setfsuid(0) })
+}
+
+// chmod lasts until the test ends, so that its directory can be removed.
+func chmod(t *testing.T, path string, mode fs.FileMode) {
+	t.Cleanup(func() { os.Chmod(path, 0o700) })
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func chownAll(t *testing.T, dir string) {

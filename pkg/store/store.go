@@ -288,13 +288,13 @@ func (s *Store) Stat(d digest.Digest) (Info, error) {
 // Infos describes all blobs, ordered by digest.
 func (s *Store) Infos() []Info {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	infos := make([]Info, 0, len(s.blobs))
 	for _, st := range s.blobs {
 		if st.gone == nil {
 			infos = append(infos, st.info())
 		}
 	}
+	s.mu.Unlock()
 	slices.SortFunc(infos, func(a, b Info) int { return cmp.Compare(a.Digest, b.Digest) })
 	return infos
 }
