@@ -31,6 +31,7 @@ func main() {
 	small := flag.Bool("small", false, "the size of make test instead of the full one")
 	jsonPath := flag.String("json", "", "write the results to this file")
 	keep := flag.String("keep", filepath.Join(os.TempDir(), "samara-failed"), "directory for the daemons' logs of failed scenarios")
+	profile := flag.String("profile", "", "directory for CPU profiles of the seeder and a peerd in a herd")
 	repeat := flag.Int("repeat", 1, "run each scenario this many times")
 	flag.Parse()
 	if *list {
@@ -43,14 +44,14 @@ func main() {
 	if *small {
 		size = scenario.Small
 	}
-	status, err := run(*pattern, size, *jsonPath, *keep, *repeat)
+	status, err := run(*pattern, *jsonPath, *repeat, scenario.Config{Size: size, Keep: *keep, Profile: *profile, Logf: progress})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "accept:", err)
 	}
 	os.Exit(status)
 }
 
-func run(pattern string, size scenario.Size, jsonPath, keep string, repeat int) (int, error) {
+func run(pattern, jsonPath string, repeat int, c scenario.Config) (int, error) {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
 		return 2, fmt.Errorf("--run: %w", err)
@@ -61,8 +62,7 @@ func run(pattern string, size scenario.Size, jsonPath, keep string, repeat int) 
 	}
 	defer os.RemoveAll(dir)
 	ctx := context.Background()
-	bin, err := lab.Build(ctx, dir)
-	if err != nil {
+	if c.Bin, err = lab.Build(ctx, dir); err != nil {
 		return 2, err
 	}
 	var results []scenario.Result
@@ -75,7 +75,7 @@ func run(pattern string, size scenario.Size, jsonPath, keep string, repeat int) 
 		}
 		for range repeat {
 			fmt.Printf("== %s: %s\n", s.Name, s.Doc)
-			res := scenario.Run(ctx, s, scenario.Config{Bin: bin, Size: size, Keep: keep, Logf: progress})
+			res := scenario.Run(ctx, s, c)
 			if res.Err != nil {
 				fmt.Printf("   could not be carried out: %v\n", res.Err)
 			}
@@ -87,7 +87,7 @@ func run(pattern string, size scenario.Size, jsonPath, keep string, repeat int) 
 	}
 	printTable(results)
 	if jsonPath != "" {
-		if err := writeJSON(jsonPath, size, results); err != nil {
+		if err := writeJSON(jsonPath, c.Size, results); err != nil {
 			return 2, err
 		}
 	}

@@ -157,6 +157,16 @@ func (p *Peerd) Status(ctx context.Context) (*status.Status, error) { return p.a
 // Metrics is the text of the peerd's /metrics.
 func (p *Peerd) Metrics(ctx context.Context) (string, error) { return p.admin.get(ctx, "/metrics") }
 
+// Profile is a CPU profile of the seeder over d.
+func (s *Seeder) Profile(ctx context.Context, d time.Duration) ([]byte, error) {
+	return s.admin.profile(ctx, d)
+}
+
+// Profile is a CPU profile of the peerd over d.
+func (p *Peerd) Profile(ctx context.Context, d time.Duration) ([]byte, error) {
+	return p.admin.profile(ctx, d)
+}
+
 func commonArgs(h *Host, data string) []string {
 	return []string{"serve", "--data", data,
 		"--p2p-listen", fmt.Sprintf("/ip4/%s/tcp/%d", h.IP, h.Port(P2PPort)),
@@ -183,8 +193,17 @@ func (a *admin) ready(path string) string {
 	return a.base + path
 }
 
+func (a *admin) profile(ctx context.Context, d time.Duration) ([]byte, error) {
+	text, err := a.getWithin(ctx, d+10*time.Second, fmt.Sprintf("/debug/pprof/profile?seconds=%d", int(d.Seconds())))
+	return []byte(text), err
+}
+
 func (a *admin) get(ctx context.Context, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	return a.getWithin(ctx, 10*time.Second, path)
+}
+
+func (a *admin) getWithin(ctx context.Context, limit time.Duration, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -136,8 +137,9 @@ func listenIn(netns, network, addr string) (net.Listener, error) {
 	return l, err
 }
 
-// netnsMissing says what this machine lacks for namespaces; nil means nothing.
-func netnsMissing() error {
+// netnsMissing says what this machine lacks for namespaces; nil means nothing. It
+// finds out by making one with a shaped link.
+var netnsMissing = sync.OnceValue(func() error {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
 	}
@@ -146,5 +148,16 @@ func netnsMissing() error {
 			return fmt.Errorf("network namespaces need %q (Debian package iproute2): %w", tool, err)
 		}
 	}
+	name := fmt.Sprintf("%s%d-probe", namePrefix, os.Getpid())
+	if _, err := run("", "ip", "netns", "add", name); err != nil {
+		return fmt.Errorf("network namespaces cannot be made here: %w", err)
+	}
+	defer func() { _ = deleteNetns(name) }()
+	if err := ipBatch(name, "link add br0 type bridge", "link add port0 type veth peer name eth0"); err != nil {
+		return fmt.Errorf("bridges and veth links cannot be made here: %w", err)
+	}
+	if err := shape(name, "eth0", 100*Mbit); err != nil {
+		return fmt.Errorf("links cannot be shaped here (kernel module sch_tbf): %w", err)
+	}
 	return nil
-}
+})

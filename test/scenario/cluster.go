@@ -217,7 +217,6 @@ type outcome struct {
 func (c *cluster) pull(ctx context.Context, ref string, pullers map[string]lab.Puller) *pulling {
 	pl := &pulling{done: make(chan struct{})}
 	var wg sync.WaitGroup
-	var mu sync.Mutex
 	pl.start = time.Now()
 	for host, p := range pullers {
 		wg.Add(1)
@@ -230,8 +229,8 @@ func (c *cluster) pull(ctx context.Context, ref string, pullers map[string]lab.P
 			if hp, ok := p.(*lab.HTTPPuller); ok {
 				hp.Client.CloseIdleConnections()
 			}
-			mu.Lock()
-			defer mu.Unlock()
+			pl.mu.Lock()
+			defer pl.mu.Unlock()
 			pl.outcomes = append(pl.outcomes, outcome{host, rep, err})
 		}()
 	}
@@ -241,10 +240,36 @@ func (c *cluster) pull(ctx context.Context, ref string, pullers map[string]lab.P
 
 // pulling is a set of pulls under way.
 type pulling struct {
-	start    time.Time
-	done     chan struct{}
-	took     time.Duration
-	outcomes []outcome // once done is closed
+	start time.Time
+	done  chan struct{}
+	took  time.Duration // once done is closed
+
+	mu       sync.Mutex
+	outcomes []outcome // of the hosts that have ended; no lock needed once done is closed
+}
+
+// waitFor waits until n of the hosts that match have ended and joins their errors.
+func (pl *pulling) waitFor(ctx context.Context, match func(host string) bool, n int) error {
+	var errs []error
+	err := lab.Eventually(ctx, func() error {
+		pl.mu.Lock()
+		defer pl.mu.Unlock()
+		ended := 0
+		errs = errs[:0]
+		for _, o := range pl.outcomes {
+			if match(o.host) {
+				ended++
+				if o.err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", o.host, o.err))
+				}
+			}
+		}
+		if ended < n {
+			return fmt.Errorf("%d of %d hosts have ended", ended, n)
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
 }
 
 // wait waits for all and joins the errors of the hosts that match keep.

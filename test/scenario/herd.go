@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,6 +43,7 @@ func (e *Env) herd(ctx context.Context, containerd bool) error {
 		return err
 	}
 	pl := c.pull(ctx, tag, pullers)
+	c.profile(ctx)
 	err = pl.wait(nil)
 	after, terr := c.lab.Traffic()
 	if terr != nil {
@@ -77,6 +80,29 @@ func (e *Env) herd(ctx context.Context, containerd bool) error {
 	return c.stopAll()
 }
 
+// profile takes the first five seconds of a herd.
+func (c *cluster) profile(ctx context.Context) {
+	if c.env.Profile == "" {
+		return
+	}
+	get := map[string]func(context.Context, time.Duration) ([]byte, error){
+		"seeder": c.seeder.Profile, "peerd": c.peers[0].Profile,
+	}
+	var g errgroup.Group
+	for name, f := range get {
+		g.Go(func() error {
+			b, err := f(ctx, 5*time.Second)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(c.env.Profile, c.env.name+"-"+name+".pprof"), b, 0o644)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		c.env.Logf("profile: %v", err)
+	}
+}
+
 // stopAll ends all daemons as an operator would and reports how that went.
 func (c *cluster) stopAll() error {
 	var g errgroup.Group
@@ -104,7 +130,7 @@ func (c *cluster) stopAll() error {
 		rss = max(rss, p.PeakRSS())
 	}
 	gb := float64(c.size) * float64(len(c.peers)) / 1e9
-	c.env.info("processor time of all daemons", "%.1f CPU-s, %.2f per GB delivered; largest resident set %s",
+	c.env.info("processor time of all daemons and the virtual network", "%.1f CPU-s, %.2f per GB delivered; largest resident set %s",
 		cpu.Seconds(), cpu.Seconds()/gb, mb(rss))
 	return nil
 }
