@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -27,6 +29,7 @@ const (
 	hubHost = "registry-1.docker.io"
 
 	maxSessions   = 4096
+	freshness     = 10 * time.Minute // of a header without an end: then the keychain is read again
 	tokenLifetime = time.Minute // of a token that does not say (docker's token specification)
 )
 
@@ -37,7 +40,7 @@ func (c *challenge) is(scheme string) bool { return strings.EqualFold(c.Scheme, 
 // session is one repository's Authorization header.
 type session struct {
 	header string    // "" = send none
-	until  time.Time // zero = until the upstream refuses it
+	until  time.Time
 	ready  bool
 	scopes []string // more than pull, when the upstream's challenge named them
 	flight *flight  // a login under way
@@ -58,7 +61,7 @@ func (u *upstream) authorization(ctx context.Context, repo string) (string, *fai
 	if s == nil {
 		s = u.newSession(repo)
 	}
-	if s.ready && (s.until.IsZero() || u.now().Before(s.until)) {
+	if s.ready && u.now().Before(s.until) {
 		defer u.mu.Unlock()
 		return s.header, nil
 	}
@@ -114,14 +117,18 @@ func (u *upstream) fly(repo string, s *session, f *flight) {
 	header, lifetime, fail := u.login(ctx, repo, scopes)
 	if fail != nil && fail.kind == Canceled { // not the waiting request's doing
 		fail = &failure{kind: Unavailable, err: fmt.Errorf("logging in took longer than %s", u.loginTimeout())}
+		if u.ctx.Err() != nil {
+			fail.err = errors.New("the client is closed")
+		}
 	}
 	u.mu.Lock()
 	s.flight = nil
 	if fail == nil {
-		s.header, s.ready, s.until = header, true, time.Time{}
-		if lifetime > 0 {
-			s.until = u.now().Add(lifetime - min(lifetime/10, 10*time.Second))
+		if lifetime <= 0 {
+			lifetime = freshness
 		}
+		s.header, s.ready = header, true
+		s.until = u.now().Add(lifetime - min(lifetime/10, 10*time.Second))
 	}
 	u.mu.Unlock()
 	f.header, f.fail = header, fail
@@ -135,12 +142,14 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 		return "", 0, &failure{kind: Denied, err: fmt.Errorf("credentials for %s cannot be read: %w", credentialsHost(u.host), safe(err))}
 	}
 	anonymous := auth == authn.AuthConfig{}
-	if !anonymous && u.scheme == "http" {
-		u.o.Log.Warn("credentials go to an upstream without TLS", zap.String("upstream", u.name))
-	}
 	u.mu.Lock()
 	ch := u.challenge
+	warn := !anonymous && u.scheme == "http" && !u.warned
+	u.warned = u.warned || warn
 	u.mu.Unlock()
+	if warn {
+		u.o.Log.Warn("credentials go to an upstream without TLS", zap.String("upstream", u.name))
+	}
 	if ch == nil {
 		if anonymous {
 			return "", 0, nil // the first 401 will tell, and most public upstreams need no more
@@ -161,7 +170,7 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 	switch {
 	case ch.is("bearer"):
 		via := &courier{u: u}
-		t, err := transport.Exchange(ctx, u.registry, authn.FromConfig(auth), via, scopes, &ch.Challenge)
+		t, err := transport.Exchange(ctx, u.tokenRegistry(ch), authn.FromConfig(auth), via, scopes, &ch.Challenge)
 		if err != nil {
 			return "", 0, u.loginFailure(ctx, err, via)
 		}
@@ -179,6 +188,31 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 		return basic(auth), 0, nil
 	}
 	return "", 0, &failure{kind: Denied, err: fmt.Errorf("it wants %q authentication, which is not known here (Basic and Bearer are)", scrub(ch.Scheme))}
+}
+
+// tokenRegistry is the registry in whose name a token is asked for. Exchange
+// refuses a realm at a private address other than the registry's own host:port,
+// so that a registry of the internet cannot send us into our own network. One
+// that is in there itself, and is written as an address, may have its token
+// server next to it.
+func (u *upstream) tokenRegistry(ch *challenge) name.Registry {
+	realm, err := url.Parse(ch.Parameters["realm"])
+	if err != nil || !private(u.registry.RegistryStr()) || !private(realm.Host) {
+		return u.registry
+	}
+	r, err := name.NewRegistry(realm.Host)
+	if err != nil {
+		return u.registry
+	}
+	return r
+}
+
+// private tells loopback and RFC 1918 or 4193 addresses. Link-local is not
+// among them: clouds keep their metadata there.
+func private(hostport string) bool {
+	host := (&url.URL{Host: hostport}).Hostname()
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && (a.IsLoopback() || a.IsPrivate())
 }
 
 func basic(a authn.AuthConfig) string {

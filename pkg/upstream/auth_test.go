@@ -245,20 +245,63 @@ func TestUnknownScheme(t *testing.T) {
 	})
 }
 
-// A registry must not send the password to a token server inside the network.
+// A registry of the internet must not send the password into our network; one
+// that is in there may have its token server next to it.
 func TestTokenServerIsChecked(t *testing.T) {
-	for _, realm := range []string{"http://169.254.169.254/token", "file:///etc/passwd", ""} {
-		virtually(t, withKeys("u", "s3cret"), func(t *testing.T, b *bench) {
-			b.serve("169.254.169.254:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.Error("was asked") }))
-			b.serve("up.test:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`",service="x"`)
-				w.WriteHeader(http.StatusUnauthorized)
-			}))
-			_, err := b.client.Manifest(t.Context(), "up", "a/b", "1", nil)
-			wantKind(t, err, Denied, "token server it names is not acceptable")
-			if strings.Contains(err.Error(), "s3cret") {
-				t.Errorf("%v", err)
-			}
+	tests := []struct {
+		host, realm string
+		ok          bool
+	}{
+		{"registry.test", "http://auth.test/token", true},
+		{"registry.test", "http://registry.test/token", true},
+		{"registry.test", "http://10.0.0.1:5001/token", false},
+		{"registry.test", "http://169.254.169.254/token", false},
+		{"registry.test", "file:///etc/passwd", false},
+		{"registry.test", "", false},
+		{"10.0.0.1:5000", "http://10.0.0.1:5001/token", true},
+		{"localhost:5000", "http://127.0.0.1:5001/token", true},
+		{"[fd00::1]:5000", "http://[fd00::2]/token", true},
+		{"10.0.0.1:5000", "http://169.254.169.254/token", false},
+		{"10.0.0.1:5000", "http://2130706433/token", false},
+	}
+	for _, test := range tests {
+		t.Run(test.host+" "+test.realm, func(t *testing.T) {
+			virtually(t, nil, func(t *testing.T, b *bench) {
+				handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					switch {
+					case r.URL.Path == "/token":
+						if u, p, _ := r.BasicAuth(); u != "u" || p != "s3cret" || !test.ok {
+							t.Errorf("the token server was asked as %q", u)
+						}
+						_, _ = w.Write([]byte(`{"access_token":"abc"}`))
+					case r.Header.Get("Authorization") == "Bearer abc":
+						_, _ = w.Write([]byte(`{"tags":["x"]}`))
+					default:
+						w.Header().Set("WWW-Authenticate", `Bearer realm="`+test.realm+`",service="x"`)
+						w.WriteHeader(http.StatusUnauthorized)
+					}
+				})
+				addr := test.host
+				if !strings.Contains(addr, ":") {
+					addr += ":80"
+				}
+				for _, a := range []string{addr, "auth.test:80", "10.0.0.1:5001", "127.0.0.1:5001", "[fd00::2]:80", "169.254.169.254:80", "2130706433:80"} {
+					b.serve(a, handler)
+				}
+				b.client.o.Keychain = keys{test.host: {Username: "u", Password: "s3cret"}}
+				if err := b.client.Update([]Registry{{Name: "up", URL: "http://" + test.host}}); err != nil {
+					t.Fatal(err)
+				}
+				_, err := b.client.Tags(t.Context(), "up", "a/b", 0, "")
+				if test.ok {
+					wantKind(t, err, None)
+					return
+				}
+				wantKind(t, err, Denied, "token server it names is not acceptable")
+				if strings.Contains(err.Error(), "s3cret") {
+					t.Errorf("%v", err)
+				}
+			})
 		})
 	}
 }
@@ -282,4 +325,22 @@ func TestTokenAnswerIsNotQuoted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever logs in while the daemon runs need not restart it.
+func TestCredentialsAreReadAgain(t *testing.T) {
+	known := keys{}
+	virtually(t, func(o *Options) { o.Keychain = known }, func(t *testing.T, b *bench) {
+		b.up.AddImage("a/b", "1", 1000)
+		b.up.SetAuth(&upstreamtest.Auth{Username: "u", Password: "p"})
+		_, err := b.client.Manifest(t.Context(), "up", "a/b", "1", nil)
+		wantKind(t, err, Denied)
+		known["up.test"] = authn.AuthConfig{Username: "u", Password: "p"}
+		_, err = b.client.Manifest(t.Context(), "up", "a/b", "1", nil)
+		wantKind(t, err, None)
+		b.up.SetAuth(&upstreamtest.Auth{Username: "u", Password: "q"})
+		known["up.test"] = authn.AuthConfig{Username: "u", Password: "q"}
+		_, err = b.client.Manifest(t.Context(), "up", "a/b", "1", nil)
+		wantKind(t, err, None)
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -38,6 +39,9 @@ type BlobReader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	known   atomic.Int64 // size, for those who ask while a Read is under way
+	skipped atomic.Int64
+
 	mu      sync.Mutex
 	size    int64 // of the blob, noSize when not known (yet)
 	start   int64 // of the range
@@ -46,7 +50,6 @@ type BlobReader struct {
 	resp    *response
 	bodyEnd int64 // offset at which resp says that it ends, noSize when it does not say
 	skip    int64 // bytes of resp that come before off
-	skipped int64
 	mark    int64 // off when resp was opened
 	tries   int   // fruitless connections in a row
 	err     error
@@ -72,7 +75,8 @@ func (c *Client) Blob(ctx context.Context, name, repo string, d digest.Digest, o
 	if off < 0 || n == 0 || n > 0 && off > math.MaxInt64-n {
 		return nil, u.error(rq, &failure{kind: Invalid, err: fmt.Errorf("no range begins at %d and is %d bytes long", off, n)})
 	}
-	r := &BlobReader{u: u, rq: rq, digest: d, size: noSize, start: off, off: off, end: noSize}
+	r := &BlobReader{u: u, rq: rq, digest: d, start: off, off: off, end: noSize}
+	r.setSize(noSize)
 	if n > 0 {
 		r.end = off + n
 	}
@@ -95,18 +99,11 @@ func (c *Client) Blob(ctx context.Context, name, repo string, d digest.Digest, o
 
 // Size is the size of the whole blob in bytes, -1 when the upstream does not
 // say; then a connection cut cleanly cannot be told from the end.
-func (r *BlobReader) Size() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.size
-}
+// It does not wait for a Read.
+func (r *BlobReader) Size() int64 { return r.known.Load() }
 
 // Skipped is how many bytes came in vain because the upstream ignores ranges.
-func (r *BlobReader) Skipped() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.skipped
-}
+func (r *BlobReader) Skipped() int64 { return r.skipped.Load() }
 
 // Close ends the stream; a Read under way fails with Canceled.
 func (r *BlobReader) Close() error {
@@ -147,7 +144,7 @@ func (r *BlobReader) step(p []byte) (int, *failure) {
 	case r.skip > 0:
 		n, err := r.resp.Read(p[:min(int64(len(p)), r.skip)])
 		r.skip -= int64(n)
-		r.skipped += int64(n)
+		r.skipped.Add(int64(n))
 		r.u.count(&r.u.stats.Skipped, r.u.metrics.skipped, int64(n))
 		if err != nil {
 			return 0, r.cut(err)
@@ -164,7 +161,8 @@ func (r *BlobReader) step(p []byte) (int, *failure) {
 		return n, nil // an error comes again with the next Read
 	}
 	if err == io.EOF && r.end < 0 && r.bodyEnd < 0 { // nobody said where the end is
-		r.size, r.end = r.off, r.off
+		r.setSize(r.off)
+		r.end = r.off
 		return 0, nil
 	}
 	if err != nil {
@@ -283,7 +281,7 @@ func (r *BlobReader) check(resp *response) *failure {
 		if f := r.learn(resp.length); f != nil {
 			return f
 		}
-		if limit := max(minSkip, 2*r.size); r.skip > 0 && r.skipped+r.skip > limit {
+		if limit := max(minSkip, 2*r.size); r.skip > 0 && r.skipped.Load()+r.skip > limit {
 			return &failure{kind: Unavailable, err: fmt.Errorf("it ignores ranges, and more than %d bytes have been skipped already", limit)}
 		}
 	case http.StatusPartialContent:
@@ -325,9 +323,14 @@ func (r *BlobReader) learn(size int64) *failure {
 		return r.corrupt("the blob was of %d bytes and is now of %d", r.size, size)
 	}
 	if size >= 0 {
-		r.size = size
+		r.setSize(size)
 	}
 	return nil
+}
+
+func (r *BlobReader) setSize(size int64) {
+	r.size = size
+	r.known.Store(size)
 }
 
 // askSize asks for the size apart, since the answer with the content did not
@@ -342,7 +345,7 @@ func (r *BlobReader) askSize() {
 	if resp.status != http.StatusOK || resp.length < 0 || resp.length < max(r.off, r.bodyEnd) {
 		return
 	}
-	r.size = resp.length
+	r.setSize(resp.length)
 	if r.end < 0 || r.end > r.size {
 		r.end = r.size
 	}

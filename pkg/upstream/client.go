@@ -76,6 +76,7 @@ type upstream struct {
 	mu           sync.Mutex
 	challenge    *challenge          // nil until the upstream has been heard
 	sessions     map[string]*session // by repository
+	warned       bool                // that credentials go in clear
 	blockedUntil time.Time
 	strikes      int // 429s in a row without a Retry-After
 	stats        Stats

@@ -1,6 +1,9 @@
 package upstream
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -159,4 +162,41 @@ func write(t *testing.T, path, content string, mode os.FileMode) {
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestKind(t *testing.T) {
+	for k, want := range map[Kind]string{None: "ok", NotFound: "not-found", Invalid: "invalid", 99: "unknown"} {
+		if got, err := json.Marshal(map[Kind]int{k: 1}); err != nil || string(got) != `{"`+want+`":1}` {
+			t.Errorf("%d: %s, %v", k, got, err)
+		}
+	}
+	for _, test := range []struct {
+		err  error
+		want Kind
+	}{
+		{nil, None},
+		{context.Canceled, Canceled},
+		{fmt.Errorf("x: %w", context.DeadlineExceeded), Canceled},
+		{errors.New("x"), Unavailable},
+		{fmt.Errorf("x: %w", &Error{Kind: Denied}), Denied},
+	} {
+		if got := KindOf(test.err); got != test.want {
+			t.Errorf("%v: %s", test.err, got)
+		}
+	}
+}
+
+// Only so many repositories' headers are kept.
+func TestSessionsAreBounded(t *testing.T) {
+	virtually(t, nil, func(t *testing.T, b *bench) {
+		u := b.client.byName["up"]
+		for i := range maxSessions + 10 {
+			if _, f := u.authorization(t.Context(), fmt.Sprint("r", i)); f != nil {
+				t.Fatal(f)
+			}
+		}
+		if n := len(u.sessions); n > maxSessions {
+			t.Errorf("%d sessions", n)
+		}
+	})
 }

@@ -122,8 +122,9 @@ func (c *Client) manifestRequest(op, method, name, repo, ref string, accept []st
 		if strings.ContainsAny(a, "\r\n\x00") {
 			return nil, nil, u.error(rq, &failure{kind: Invalid, err: errors.New("a media type to accept holds a line break")})
 		}
-		rq.header.Add("Accept", a)
 	}
+	// One header: some registries read only the first.
+	rq.header.Set("Accept", strings.Join(accept, ", "))
 	return u, rq, nil
 }
 

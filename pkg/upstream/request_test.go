@@ -211,7 +211,7 @@ func TestRequestHeaders(t *testing.T) {
 			http.NotFound(w, r)
 		}))
 		_, _ = b.client.Manifest(t.Context(), "up", "a/b", "1", []string{"a/b", "c/d"})
-		if fmt.Sprint(got["Accept"]) != "[a/b c/d]" || got.Get("User-Agent") != "seeder/1" || got.Get("Accept-Encoding") != "identity" {
+		if fmt.Sprint(got["Accept"]) != "[a/b, c/d]" || got.Get("User-Agent") != "seeder/1" || got.Get("Accept-Encoding") != "identity" {
 			t.Errorf("%v", got)
 		}
 		_, err := b.client.Manifest(t.Context(), "up", "a/b", "1", []string{"a\r\nb"})

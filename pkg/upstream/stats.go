@@ -10,7 +10,7 @@ import (
 type Stats struct {
 	Name         string         `json:"name"`
 	URL          string         `json:"url"`
-	Requests     int64          `json:"requests"` // HTTP exchanges, redirects and token requests not counted apart
+	Requests     int64          `json:"requests"` // exchanges and logins; a redirect is part of its exchange
 	InFlight     int            `json:"in_flight"`
 	Bytes        int64          `json:"bytes"`         // blob bytes handed to readers
 	Skipped      int64          `json:"skipped_bytes"` // blob bytes received in vain: the upstream ignored a range
