@@ -107,7 +107,7 @@ var concurrentTests = map[string]func(*testing.T, Open){
 		expected := []error{store.ErrNotFound, store.ErrFull, store.ErrNotHeld, store.ErrCorrupt, context.Canceled}
 		workers(t, 8, func(k int) error {
 			rng := rand.New(rand.NewPCG(2, uint64(k)))
-			for range 150 {
+			for range 400 {
 				f := fixtures[rng.IntN(len(fixtures))]
 				err := anything(s, f, rng)
 				for _, e := range expected {

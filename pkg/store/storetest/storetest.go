@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string, quota int64) *store.S
 		tests map[string]func(*testing.T, Open)
 	}{
 		{"Blob", blobTests},
+		{"End", endTests},
 		{"Raw", rawTests},
 		{"Read", readTests},
 		{"Reader", readerTests},
