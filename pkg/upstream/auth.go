@@ -30,7 +30,7 @@ const (
 
 	maxSessions   = 4096
 	freshness     = 10 * time.Minute // of a header without an end: then the keychain is read again
-	tokenLifetime = time.Minute // of a token that does not say (docker's token specification)
+	tokenLifetime = time.Minute      // of a token that does not say (docker's token specification)
 )
 
 type challenge struct{ transport.Challenge }
@@ -39,7 +39,7 @@ func (c *challenge) is(scheme string) bool { return strings.EqualFold(c.Scheme, 
 
 // session is one repository's Authorization header.
 type session struct {
-	header string    // "" = send none
+	header string // "" = send none
 	until  time.Time
 	ready  bool
 	scopes []string // more than pull, when the upstream's challenge named them
