@@ -47,7 +47,11 @@ func (d *Download) seek(w *want) {
 func (d *Download) serveReaders() {
 	for _, w := range d.wants {
 		d.seek(w)
-		if w.block < 0 || !d.open.has(w.block) {
+		if w.block < 0 {
+			continue
+		}
+		if !d.open.has(w.block) {
+			d.hurry(w)
 			continue
 		}
 		if p := d.holderFor(w.block); p != nil {
@@ -58,11 +62,40 @@ func (d *Download) serveReaders() {
 	}
 }
 
+// hurry asks a second source for the piece that w waits for, where the first
+// takes long.
+func (d *Download) hurry(w *want) {
+	if t := max(w.since, w.hurried) + max(time.Second, 4*d.typical); t > d.now {
+		d.at(t)
+		return
+	}
+	w.hurried = d.now
+	first := (*peer)(nil)
+	for _, r := range d.reqs {
+		if contains(r.pieces, w.block) {
+			if r.stalled || first != nil {
+				return // it is being asked for elsewhere
+			}
+			first = r.peer
+		}
+	}
+	p := d.second(w.block, first, d.c.MaxPerPeer+1)
+	for _, q := range d.up {
+		if p == nil && q != first && q.source() && q.usable() && !q.shun && q.urgent.until <= d.now && q.wait.fails == 0 {
+			p = q
+		}
+	}
+	if p != nil {
+		d.stats.Hedges++
+		d.ask(p, []int{w.block}, true, true)
+	}
+}
+
 // holderFor returns the best peer to ask for piece i at once, or nil.
 func (d *Download) holderFor(i int) *peer {
 	var best *peer
 	for _, p := range d.up {
-		if p.source() || !p.usable() || !p.have.has(i) || p.out > d.c.MaxPerPeer || p.wait.until > d.now {
+		if p.source() || !p.usable() || !p.have.has(i) || p.out > d.c.MaxPerPeer || p.wait.until > d.now || p.shun {
 			continue
 		}
 		if !p.near && (d.nearH.has(i) || !d.mayCross(i)) {
@@ -101,14 +134,21 @@ func (d *Download) urge(w *want) {
 func (d *Download) ask(p *peer, pieces []int, urgent, hedge bool) *request {
 	r := d.begin(p, pieces)
 	r.urgent = urgent
+	if p.shun { // a probe: if it does not answer, nothing has waited for it
+		r.stalled = true
+		for _, i := range pieces {
+			d.release(i)
+		}
+	}
 	d.emit(RequestPieces{Request: r.id, Peer: p.id, Pieces: pieces, Max: len(pieces), Urgent: urgent, Hedge: hedge})
 	return r
 }
 
-// perPeer is how many requests one peer may have under way: two where it is
-// the only source, so that its link never idles between requests.
+// perPeer is how many requests one peer may have under way: one, so that
+// pieces are chosen late; one more where sources are few, so that links do not
+// idle from one request to the next. The giver sends them one after another.
 func (d *Download) perPeer() int {
-	if d.sources() <= 1 {
+	if d.sources() <= d.c.MaxRequests/2 {
 		return d.c.MaxPerPeer + 1
 	}
 	return d.c.MaxPerPeer
@@ -184,7 +224,7 @@ func (d *Download) nextPeer(per int, far bool) *peer {
 	start := d.rng.IntN(len(d.up))
 	for k := range d.up {
 		p := d.up[(start+k)%len(d.up)]
-		if p.source() || p.dry || p.haveN == 0 || p.out >= per || p.bad || far && p.near {
+		if p.source() || p.dry || p.haveN == 0 || p.out >= per || p.bad || far && p.near || p.shun && p.out > 0 {
 			continue
 		}
 		if p.wait.until > d.now {
@@ -245,6 +285,44 @@ func (d *Download) askSeeders() {
 	}
 }
 
+// portion narrows s to what p is to give where several sources choose
+// themselves: else they would choose the same. Where that is nothing, p helps
+// with the rest.
+func (d *Download) portion(s set, p *peer) set {
+	var others []uint64
+	for _, q := range d.up {
+		if q != p && q.source() && q.usable() && !q.shun && q.near == p.near {
+			others = append(others, q.name())
+		}
+	}
+	if len(others) == 0 {
+		return s
+	}
+	own := newSet(d.n)
+	for i := s.next(0); i >= 0; i = s.next(i + 1) {
+		top := score(p.name(), i)
+		mine := true
+		for _, o := range others {
+			mine = mine && score(o, i) < top
+		}
+		if mine {
+			own.add(i)
+		}
+	}
+	if own.empty() {
+		return s
+	}
+	return own
+}
+
+// name is p's key, or what stands for it where that is unknown.
+func (p *peer) name() uint64 {
+	if p.key != 0 {
+		return p.key
+	}
+	return uint64(p.id)
+}
+
 // askAny asks p for any of the open pieces; it tells whether there are any.
 func (d *Download) askAny(p *peer) bool {
 	s := d.open
@@ -253,9 +331,9 @@ func (d *Download) askAny(p *peer) bool {
 		for w := range s {
 			s[w] = d.open[w] &^ d.nearH[w]
 		}
-		if s.empty() {
-			return false
-		}
+	}
+	if s = d.portion(s, p); s.empty() {
+		return false
 	}
 	r := d.begin(p, nil)
 	r.any = true

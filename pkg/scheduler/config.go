@@ -19,7 +19,7 @@ type Config struct {
 	Key uint64
 
 	MaxRequests int           // requests under way in all: 24
-	MaxPerPeer  int           // and per peer: 1 (a peer that is the only source gets one more)
+	MaxPerPeer  int           // and per peer: 1 (one more where there are fewer sources than half of MaxRequests)
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms
 	MaxBatch    int           // and for no more pieces than: 16
 

@@ -35,8 +35,9 @@ type Download struct {
 	fallbacks int // requests under way at the upstream
 	wants     []*want
 
-	zone *duty // pieces to get from other zones
-	all  *duty // pieces to get from the upstream where no seeder is
+	rivals int   // ordinary peers that are up and lack pieces
+	zone   *duty // pieces to get from other zones
+	all    *duty // pieces to get from the upstream where no seeder is
 
 	typical   time.Duration // how long a piece takes, asked to arrived
 	hedged    int           // pieces hedged so far
@@ -90,6 +91,7 @@ type want struct {
 	id, first, end int
 	block          int           // first missing piece of it, -1 = none
 	since          time.Duration // block is waited for since
+	hurried        time.Duration // a second source was last looked for
 }
 
 // New returns a Download of the pieces that c.Have lacks.

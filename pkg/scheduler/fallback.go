@@ -34,7 +34,7 @@ func (d *Download) fallback() {
 func (d *Download) fallbackRange() (first, end int, reason string) {
 	if w := d.starvedReader(); w != nil && !d.atUpstream(w.block) {
 		first, end = w.block, w.block+1
-		for end < d.n && end-first < d.fallbackPieces() && d.open.has(end) {
+		for end < d.n && end-first < d.fallbackPieces() && d.open.has(end) && d.all.has(end) {
 			end++
 		}
 		return first, end, ReasonReader
@@ -44,7 +44,7 @@ func (d *Download) fallbackRange() (first, end int, reason string) {
 	}
 	from := d.open
 	if t := d.lastGiven + d.c.Patience; t <= d.now {
-		reason = ReasonStarved
+		from, reason = d.share(d.open), ReasonStarved
 	} else {
 		d.at(t)
 		from, reason = d.sourceless()

@@ -11,7 +11,7 @@ type GiverConfig struct {
 	Seed      uint64
 	Slots     int           // uploads at once: 16, fewer at first (see ramp)
 	SeedSlots int           // uploads at once while peers ask for any of the pieces: 32
-	PerPeer   int           // of them to one peer while others wait: 2
+	PerPeer   int           // of them to one peer and of one blob: 1
 	Queue     int           // asks that wait for a slot, on an ordinary host: 16
 	SeedQueue int           // and for asks of any pieces: 4096
 	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
@@ -25,7 +25,7 @@ type GiverConfig struct {
 func (c GiverConfig) withDefaults() GiverConfig {
 	c.Slots = or(c.Slots, 16)
 	c.SeedSlots = or(c.SeedSlots, max(32, c.Slots))
-	c.PerPeer = or(c.PerPeer, 2)
+	c.PerPeer = or(c.PerPeer, 1)
 	c.Queue = or(c.Queue, 16)
 	c.SeedQueue = or(c.SeedQueue, 4096)
 	c.QueueFor = or(c.QueueFor, time.Second)
@@ -70,6 +70,7 @@ type ask struct {
 	any     set
 	max     int
 	urgent  bool
+	spare   bool // for a second copy, while first ones leave slots free
 	came    time.Duration
 	given   []int
 	started time.Duration
@@ -260,7 +261,10 @@ func (g *Giver) slots(seed bool) int {
 
 // full tells whether a has to wait for a slot.
 func (g *Giver) full(a *ask) bool {
-	return len(g.active) >= g.slots(a.any != nil) || a.peer.active >= g.c.PerPeer && len(g.waiting) > 1
+	if a.spare && len(g.active) >= g.c.Slots/2 {
+		return true
+	}
+	return len(g.active) >= g.slots(a.any != nil) || a.peer.active >= g.c.PerPeer
 }
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.

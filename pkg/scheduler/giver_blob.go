@@ -16,6 +16,7 @@ type gblob struct {
 	copies    []uint16      // live peers known to hold the piece, or being sent it
 	fresh     set           // held here and copies == 0
 	freshN    int
+	whole     int             // peers that hold everything since they came
 	byID      map[Peer]*gpeer // for look-up only
 	peers     []*gpeer        // in the order they came
 }
@@ -25,6 +26,8 @@ type gpeer struct {
 	id      Peer
 	has     set // announced
 	hasN    int
+	told    bool       // its pieces are known
+	whole   bool       // it held everything when first told of
 	counted set        // has, or was sent by us: in copies
 	sent    []delivery // sent, but not announced yet
 	active  int        // uploads to it under way
@@ -106,6 +109,11 @@ func (g *Giver) peerHas(ev PeerHas) bool {
 	p := b.peer(ev.Peer)
 	if ev.Bitfield != nil {
 		s := setOf(b.n, ev.Bitfield)
+		if !p.told && b.n > 0 && s.count() == b.n {
+			p.whole = true
+			b.addWhole(1)
+		}
+		p.told = true
 		for i := range b.n {
 			switch {
 			case s.has(i):
@@ -140,6 +148,9 @@ func (g *Giver) peerGone(id Peer) bool {
 		}
 		for i := p.counted.next(0); i >= 0; i = p.counted.next(i + 1) {
 			b.uncount(p, i)
+		}
+		if p.whole {
+			b.addWhole(-1)
 		}
 	}
 	for k := 0; k < len(g.waiting); {
@@ -183,7 +194,34 @@ func (b *gblob) refresh(i int) {
 	}
 }
 
+// addWhole notes that there is one more, or less, peer that held everything
+// from the start. While they are few they are asked as seeders are, beside us,
+// and what they hold does not count as given; once they are many it does.
+func (b *gblob) addWhole(by int) {
+	before := b.whole > maxRoots
+	b.whole += by
+	after := b.whole > maxRoots
+	if before == after {
+		return
+	}
+	for _, p := range b.peers {
+		if !p.whole {
+			continue
+		}
+		for i := range b.n {
+			if after {
+				b.count(p, i)
+			} else {
+				b.uncount(p, i)
+			}
+		}
+	}
+}
+
 func (b *gblob) count(p *gpeer, i int) {
+	if p.whole && b.whole <= maxRoots {
+		return
+	}
 	if p.counted.add(i) {
 		b.copies[i]++
 		b.refresh(i)
@@ -203,6 +241,7 @@ func (b *gblob) announced(p *gpeer, i int, now time.Duration) {
 		return
 	}
 	p.hasN++
+	p.told = true
 	p.gained, p.refused = now, never
 	ours := false
 	for k, x := range p.sent {

@@ -54,6 +54,7 @@ func (g *Giver) choose(a *ask) ([]int, verdict) {
 // known copies, in order where those tie.
 func (g *Giver) chooseAny(a *ask) ([]int, verdict) {
 	b := a.blob
+	a.spare = false
 	if b.freshN > 0 {
 		if give := b.firstOf(a, b.fresh); give != nil {
 			return give, verdictGive
@@ -72,8 +73,11 @@ func (g *Giver) chooseAny(a *ask) ([]int, verdict) {
 		return nil, verdictPark
 	case !want:
 		return nil, verdictNotHeld
-	case !g.starves(a) && !g.spare(a):
-		return nil, verdictElsewhere
+	case !g.starves(a):
+		if !g.hungry(a) {
+			return nil, verdictElsewhere
+		}
+		a.spare = true
 	}
 	if give := b.leastCopied(a); give != nil {
 		return give, verdictGive
@@ -129,11 +133,10 @@ func (b *gblob) leastCopied(a *ask) []int {
 	return give
 }
 
-// spare tells whether a, who says that too little comes from elsewhere, can
-// have a second copy without anybody's first one waiting for it.
-func (g *Giver) spare(a *ask) bool {
-	return a.urgent && len(g.active) < g.c.Slots/2 &&
-		a.peer.hungry != never && g.now-a.peer.hungry >= g.c.Hungry
+// hungry tells whether a's peer has said for a while that too little comes
+// from elsewhere. It gets second copies from what the uplink can spare.
+func (g *Giver) hungry(a *ask) bool {
+	return a.urgent && a.peer.hungry != never && g.now-a.peer.hungry >= g.c.Hungry
 }
 
 // starves tells whether nobody else feeds the asker: it got nothing for a

@@ -11,12 +11,14 @@ type peer struct {
 	key    uint64
 	up     bool
 	seeder bool
-	root   bool // holds everything where no seeder is: asked as one
+	whole  bool // held everything when it came up
+	root   bool // whole, and one of few: asked as a seeder
 	near   bool
 	bad    bool // sent wrong bytes: never asked again
 	shun   bool // asked and silent, or failing: asked at times, but not counted on
 	slow   bool // demoted: asked after the others, until it gives something
 	counts bool // its pieces are in near/far
+	rival  bool // lacks pieces itself
 	dry    bool // holds nothing that could be asked of it; spares a scan
 	rtt    time.Duration
 	have   set
@@ -43,28 +45,23 @@ func (b *backoff) fail(now, first time.Duration) {
 // exact ones: a seeder, or what takes its place.
 func (p *peer) source() bool { return p.seeder || p.root }
 
-// maxRoots is the number of complete peers up to which they are sources.
-// With more of them there is no scarcity to manage.
+// maxRoots is the number of whole peers up to which they are sources. With
+// more of them there is no scarcity to manage. Peers that became complete in
+// the same herd do not count: others have what they have.
 const maxRoots = 2
 
-// reroot finds the complete peers that take a missing seeder's place: where
-// only one or two hosts hold everything, a herd that asked them for exact
-// pieces would fetch the same ones from them again and again.
+// reroot finds the peers that are asked as seeders are: where only one or two
+// hosts hold everything, a herd that asked them for exact pieces would fetch
+// the same ones from them again and again.
 func (d *Download) reroot() {
-	complete := 0
+	whole := 0
 	for _, p := range d.up {
-		if !p.usable() {
-			continue
-		}
-		if p.seeder && !p.shun {
-			complete = maxRoots + 1
-		}
-		if p.haveN == d.n {
-			complete++
+		if p.usable() && p.whole {
+			whole++
 		}
 	}
 	for _, p := range d.up {
-		if root := complete <= maxRoots && !p.seeder && p.haveN == d.n; root != p.root {
+		if root := whole <= maxRoots && p.whole; root != p.root {
 			d.count(p, false)
 			p.root, p.dry = root, false
 			d.count(p, true)
@@ -74,13 +71,20 @@ func (d *Download) reroot() {
 
 // rival makes p one that shares our duties, or no longer.
 func (d *Download) rival(p *peer, on bool) {
-	if on && p.usable() && !p.seeder && p.haveN < d.n {
+	on = on && p.usable() && !p.seeder && p.haveN < d.n
+	if on == p.rival {
+		return
+	}
+	p.rival = on
+	if on {
+		d.rivals++
 		d.all.add(p.key)
 		if p.near {
 			d.zone.add(p.key)
 		}
 		return
 	}
+	d.rivals--
 	d.all.remove(p.key)
 	d.zone.remove(p.key)
 }
@@ -123,6 +127,7 @@ func (d *Download) peerUp(ev PeerUp) bool {
 	p.seeder, p.near, p.rtt, p.key = ev.Seeder, ev.SameZone, ev.RTT, ev.Key
 	p.have = setOf(d.n, ev.Have)
 	p.haveN = p.have.count()
+	p.whole = !p.seeder && p.haveN == d.n
 	d.count(p, true)
 	d.rival(p, true)
 	d.reroot()
@@ -179,7 +184,7 @@ func (d *Download) peerHas(h Peer, pieces []int) bool {
 		fresh = fresh || !d.have.has(i) && (d.busy[i] == 0 || d.openN == 0)
 	}
 	if p.haveN == d.n {
-		d.reroot()
+		d.rival(p, false)
 	}
 	if !fresh || !p.usable() {
 		return false

@@ -2,9 +2,11 @@ package scheduler
 
 import "math/bits"
 
-// batch is how many pieces one request to p asks for.
+// batch is how many pieces one request to p asks for: enough to bridge the
+// round trips of the request that follows.
 func (d *Download) batch(p *peer) int {
-	k := int(p.rate * d.c.Batch.Seconds() / float64(d.c.Geometry.PieceSize()))
+	t := max(d.c.Batch, 2*p.rtt)
+	k := int(p.rate * t.Seconds() / float64(d.c.Geometry.PieceSize()))
 	return min(max(k, 1), d.c.MaxBatch)
 }
 
@@ -58,12 +60,22 @@ func (d *Download) widen() {
 // pick chooses up to k pieces to ask of p: what readers want soon while they
 // have less than their share of the requests, else the rarest.
 func (d *Download) pick(p *peer, k int) (pieces []int, window bool) {
-	if len(d.wants) > 0 && d.windowOut < max(1, d.c.MaxRequests/4) {
+	if len(d.wants) > 0 && d.windowOut < d.windowLimit() {
 		if pieces = d.pickWindow(p, k); pieces != nil {
 			return pieces, true
 		}
 	}
 	return d.pickRarest(p, k), false
+}
+
+// windowLimit is how many requests may serve readers: a quarter, for a herd
+// that reads in order and fetched in order would have nothing to share. All,
+// where there is nobody to share with.
+func (d *Download) windowLimit() int {
+	if d.rivals == 0 {
+		return d.c.MaxRequests
+	}
+	return max(1, min(d.c.MaxRequests, d.peerRequests()+1)/4)
 }
 
 // pickWindow chooses the first open pieces of the readers' windows.
@@ -83,16 +95,18 @@ func (d *Download) pickWindow(p *peer, k int) []int {
 	return got
 }
 
-// pickRarest chooses among the pieces with the fewest holders, evenly at
-// random; more than one as a run from a random place on.
+// pickRarest chooses among the pieces with the fewest holders, and of those
+// first what is ours by duty: so hosts that see the same holders still choose
+// different pieces. What ties then is chosen evenly at random, more than one
+// piece as a run from a random place on.
 func (d *Download) pickRarest(p *peer, k int) []int {
-	least, ties := uint16(1<<16-1), 0
+	least, ties := 1<<30, 0
 	for w := range d.open {
 		for x := d.askable(p, w); x != 0; {
 			z := bits.LeadingZeros64(x)
 			x &^= 1 << (63 - z)
 			i := w<<6 + z
-			switch c := d.near[i] + d.far[i]; {
+			switch c := d.rarity(i); {
 			case c < least:
 				least, ties = c, 1
 			case c == least:
@@ -113,7 +127,7 @@ func (d *Download) pickRarest(p *peer, k int) []int {
 				z := bits.LeadingZeros64(x)
 				x &^= 1 << (63 - z)
 				i := w<<6 + z
-				if d.near[i]+d.far[i] != least {
+				if d.rarity(i) != least {
 					continue
 				}
 				if t--; t < 0 {
@@ -124,6 +138,15 @@ func (d *Download) pickRarest(p *peer, k int) []int {
 		t = 0
 	}
 	return got
+}
+
+// rarity orders pieces; lower is rarer, or more ours.
+func (d *Download) rarity(i int) int {
+	c := 2 * int(d.near[i]+d.far[i])
+	if !d.all.has(i) {
+		c++
+	}
+	return c
 }
 
 func contains(s []int, i int) bool {

@@ -200,11 +200,13 @@ func (d *Download) notHeld(p *peer, r *request, asked []int) {
 	for _, i := range asked {
 		if p.have.del(i) {
 			p.haveN--
+			p.whole = false
 			if p.counts {
 				d.holder(p, i, false)
 			}
 		}
 	}
+	d.reroot()
 	for _, q := range d.up {
 		q.dry = false
 	}

@@ -10,9 +10,15 @@ type speed struct {
 	now   float64 // bytes/s, moving average
 	peak  float64 // of now, forgotten slowly
 	low   bool
+	hold  time.Duration // low holds for at least this long
+	until time.Duration
 }
 
-const speedWindow = 500 * time.Millisecond
+const (
+	speedWindow  = 500 * time.Millisecond
+	speedMinHold = time.Second
+	speedMaxHold = time.Minute
+)
 
 func (s *speed) tick(now time.Duration) {
 	dt := now - s.at
@@ -22,5 +28,16 @@ func (s *speed) tick(now time.Duration) {
 	s.now += 0.5 * (float64(s.bytes)/dt.Seconds() - s.now)
 	s.peak = max(s.peak*0.99, s.now)
 	s.bytes, s.at = 0, now
-	s.low = s.now < 0.7*s.peak || s.low && s.now < 0.9*s.peak
+	switch {
+	case s.now < 0.7*s.peak && !s.low:
+		// Again, soon after it was better: what helped must go on for longer.
+		if now-s.until < 2*max(s.hold, speedMinHold) {
+			s.hold = min(2*s.hold, speedMaxHold)
+		} else {
+			s.hold = speedMinHold
+		}
+		s.low, s.until = true, now+s.hold
+	case s.now >= 0.9*s.peak && s.low && now >= s.until:
+		s.low, s.until = false, now
+	}
 }

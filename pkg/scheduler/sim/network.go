@@ -12,7 +12,6 @@ type network struct {
 	flows   []*flow
 	dirty   bool
 	heap    []*link // of fill
-	probe   func()
 }
 
 // link is one direction of a host's wire, or of a wire between zones.
@@ -126,9 +125,6 @@ func (n *network) step() {
 			}
 			f.left += float64(f.sizes[0])
 		}
-	}
-	if n.probe != nil {
-		n.probe()
 	}
 	n.clock.runUntil(to)
 }
