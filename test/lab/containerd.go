@@ -66,6 +66,13 @@ func StartContainerd(ctx context.Context, h *Host, upstreamName, upstreamURL, mi
 			return nil, fmt.Errorf("start containerd: %w", err)
 		}
 	}
+	// Real hosts have a disk each. Here all would share one, and it is not containerd
+	// that is under test: memory stands in where there is enough.
+	if memAvailable() > containerdMemory {
+		if _, err := h.lab.MountTmpfs(filepath.Join("hosts", h.Name, "containerd"), containerdMemory/4); err != nil {
+			return nil, fmt.Errorf("start containerd: %w", err)
+		}
+	}
 	hosts := fmt.Sprintf("server = %q\n", upstreamURL)
 	if mirror != "" {
 		hosts += fmt.Sprintf("\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", mirror)
@@ -88,6 +95,25 @@ func StartContainerd(ctx context.Context, h *Host, upstreamName, upstreamURL, mi
 		return nil, fmt.Errorf("start containerd on %s: %w\n%s", h.Name, err, p.Tail(20))
 	}
 	return c, nil
+}
+
+// containerdMemory is the free memory in bytes from which on containerds keep
+// their content there.
+const containerdMemory = 12 << 30
+
+// memAvailable is what the kernel could give in bytes; 0 if it does not say.
+func memAvailable() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	return 0
 }
 
 // waitServing polls the socket with `ctr version`.

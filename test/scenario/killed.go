@@ -90,7 +90,7 @@ func (e *Env) peersKilled(ctx context.Context) error {
 	limit := int64(24*256*kib) + c.size/50
 	e.row("bytes that a restarted host received beyond the image", "<= pieces in flight ("+mb(limit)+")", worst <= limit,
 		"%s; on disk after the restart: %s per host", mb(worst), mb(kept/int64(len(victims))))
-	e.row("bytes out of the upstream / image", "<= 1.01", images(d["upstream"].SentPayload(), c.size) <= 1.01,
+	e.row("bytes out of the upstream / image", atMost(e.Size.MaxUpstream), images(d["upstream"].SentPayload(), c.size) <= e.Size.MaxUpstream,
 		"%.4f", images(d["upstream"].SentPayload(), c.size))
 	return nil
 }
