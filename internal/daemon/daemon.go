@@ -74,42 +74,41 @@ const maxCatalog = 1_000_000
 
 // Open reads keys, opens the store and binds the p2p ports; nothing is served
 // or dialled yet. Errors say what is wrong, where, and what to do.
-func Open(ctx context.Context, p Params) (d *Daemon, err error) {
-	c := p.Config
-	d = &Daemon{p: p, began: time.Now()}
-	defer func() {
-		if err != nil {
-			d.Close()
-		}
-	}()
-	log, level, err := obs.NewLogger(os.Stderr, c.LogLevel, c.LogFormat)
-	if err != nil {
+func Open(p Params) (*Daemon, error) {
+	d := &Daemon{p: p, began: time.Now()}
+	if err := d.open(); err != nil {
+		d.Close()
 		return nil, err
 	}
+	return d, nil
+}
+
+func (d *Daemon) open() error {
+	c := d.p.Config
+	log, level, err := obs.NewLogger(os.Stderr, c.LogLevel, c.LogFormat)
+	if err != nil {
+		return err
+	}
 	d.Log = log
-	d.Metrics = obs.NewRegistry(p.Name, p.Version)
+	d.Metrics = obs.NewRegistry(d.p.Name, d.p.Version)
 	if c.DockerConfig != "" {
 		if err := os.Setenv("DOCKER_CONFIG", c.DockerConfig); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("--data %s: %w; give a directory that this user can write to", c.Data, err)
+		return fmt.Errorf("--data %s: %w; give a directory that this user can write to", c.Data, err)
 	}
 	if d.key, err = p2p.LoadOrCreateKey(filepath.Join(c.Data, "identity.key")); err != nil {
-		return nil, err
+		return err
 	}
 	if d.id, err = peer.IDFromPrivateKey(d.key); err != nil {
-		return nil, fmt.Errorf("identity.key: %w", err)
+		return fmt.Errorf("identity.key: %w", err)
 	}
-	if err := d.swarmKey(); err != nil {
-		return nil, err
-	}
-	if err := d.openContent(); err != nil {
-		return nil, err
-	}
-	if err := d.openNetwork(); err != nil {
-		return nil, err
+	for _, step := range []func() error{d.swarmKey, d.openContent, d.openNetwork} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	d.Admin = obs.NewAdmin(obs.AdminOptions{
 		Listen: c.AdminListen, Gatherer: d.Metrics, Level: &level, Log: log,
@@ -126,7 +125,7 @@ func Open(ctx context.Context, p Params) (d *Daemon, err error) {
 		defer cancel()
 		_ = d.Admin.Shutdown(ctx) // what is cut off here is a status page
 	})
-	return d, nil
+	return nil
 }
 
 // swarmKey loads the private network key; a seeder makes one at its first start.

@@ -30,6 +30,8 @@ type download struct {
 	closed  bool
 	stuck   error // the last reason why a source failed
 	rawFrom map[peer.ID]bool
+
+	upstream bool // it has answered
 }
 
 type request struct {
@@ -257,18 +259,16 @@ func (d *download) offer(fresh []int) {
 	d.s.noteSourced()
 }
 
-// noteSourced records that somebody who is known to have bytes is at hand.
+// noteSourced records whether somebody is at hand who is known to have bytes:
+// a member, or an upstream that has answered.
 func (s *swarm) noteSourced() {
-	if s.hashes.known() == 0 && !s.dl.unsigned() {
-		return
-	}
-	for _, m := range s.members {
-		if !m.bad && (m.have.Count() > 0 || m.seeder) {
-			s.sourced.Store(true)
-			return
+	ok := s.dl.upstream
+	if s.hashes.known() > 0 || s.dl.unsigned() {
+		for _, m := range s.members {
+			ok = ok || !m.bad && (m.seeder || m.have.Count() > 0)
 		}
 	}
-	s.sourced.Store(false)
+	s.sourced.Store(ok)
 }
 
 // step feeds one event to the scheduler and carries out its actions.

@@ -58,6 +58,12 @@ func (s *swarm) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
 	if r.Size() != s.geom.Size() {
 		return fmt.Errorf("the upstream says %d bytes, the manifest %d: %w", r.Size(), s.geom.Size(), ErrCorrupt)
 	}
+	s.post(func() {
+		if s.dl != nil {
+			s.dl.upstream = true
+			s.noteSourced()
+		}
+	})
 	buf := getBuffer(int(s.geom.PieceSize()))
 	defer putBuffer(buf)
 	for i := a.First; i < a.End; i++ {
@@ -82,7 +88,6 @@ func (s *swarm) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
 		s.e.ledger.fromUpstream(len(p))
 		s.prog.add(false, true, len(p))
 		s.e.metrics.received(false, true, len(p), fresh)
-		s.sourced.Store(true)
 		s.post(func() {
 			s.landed(a.Request, scheduler.Upstream, i, len(p), known)
 			if !known {

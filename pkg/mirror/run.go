@@ -17,7 +17,7 @@ import (
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Peerd, version string) error {
 	know := newAcquaintance(c)
-	d, err := daemon.Open(ctx, daemon.Params{Name: "peerd", Version: version, Config: c.Common, Trusted: know.trusts})
+	d, err := daemon.Open(daemon.Params{Name: "peerd", Version: version, Config: c.Common, Trusted: know.trusts})
 	if err != nil {
 		return err
 	}
