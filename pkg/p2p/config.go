@@ -74,7 +74,8 @@ type timing struct {
 	hello       time.Duration // opening the control stream up to the neighbour's Hello
 	ping        time.Duration // period of pings
 	silence     time.Duration // a neighbour that says nothing for so long is down
-	flush       time.Duration // least time between two writes of nothing but Haves
+	flush       time.Duration // least time between two writes of nothing but Haves: see flushEvery
+	flushMax    time.Duration
 	write       time.Duration // one write to a control stream
 	pieceDial   time.Duration // TCP dial of a pieces port
 	pieceHeader time.Duration // from the ask to the header of the answer
@@ -94,7 +95,8 @@ var defaultTiming = timing{
 	hello:       5 * time.Second,
 	ping:        5 * time.Second,
 	silence:     15 * time.Second,
-	flush:       15 * time.Millisecond,
+	flush:       10 * time.Millisecond,
+	flushMax:    50 * time.Millisecond,
 	write:       10 * time.Second,
 	pieceDial:   2 * time.Second,
 	pieceHeader: 10 * time.Second,

@@ -235,6 +235,7 @@ func (n *Node) registerLocked(ss *session, reply *pb.Hello) error {
 	ss.stream.SetDeadline(time.Time{})
 	ss.prev = n.sessions[ss.peer] // ending; its PeerDown comes before our PeerUp
 	n.sessions[ss.peer] = ss
+	n.crowd.Store(int32(len(n.sessions)))
 	n.gate.seen(ss.peer, ss.plane)
 	n.metrics.neighbours.Set(float64(len(n.sessions)))
 	if ch := n.up[ss.peer]; ch != nil {
@@ -274,6 +275,7 @@ func (n *Node) forget(ss *session) {
 	defer n.mu.Unlock()
 	if n.sessions[ss.peer] == ss {
 		delete(n.sessions, ss.peer)
+		n.crowd.Store(int32(len(n.sessions)))
 	}
 	n.gate.seen(ss.peer, ss.plane)
 	n.metrics.neighbours.Set(float64(len(n.sessions)))
@@ -281,6 +283,16 @@ func (n *Node) forget(ss *session) {
 	case n.lost <- struct{}{}: // bootstrap looks whether it was one of its own
 	default:
 	}
+}
+
+// flushEvery is the least time between two writes of nothing but Haves: a
+// millisecond for each neighbour. Announcing a piece costs about 90 bytes and
+// 20 microseconds for each of them and each write, so with 60 neighbours, 256
+// KiB pieces and 100 Mbit/s, writing at once would cost 4% of the link; and the
+// more neighbours, the less it matters that one of them learns 50 ms later.
+func (n *Node) flushEvery() time.Duration {
+	t := n.cfg.timing
+	return min(max(time.Duration(n.crowd.Load())*time.Millisecond, t.flush), t.flushMax)
 }
 
 // helloLocked makes the next Hello of this instance. n.mu is held.

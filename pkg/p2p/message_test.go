@@ -3,6 +3,8 @@ package p2p
 import (
 	"bufio"
 	"bytes"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/samara-p2p/samara/pkg/p2p/pb"
@@ -127,6 +130,40 @@ func TestMessageBounds(t *testing.T) {
 	}
 }
 
+func TestRefs(t *testing.T) {
+	var w refWriter
+	var r refReader
+	digests := make([]string, 3*maxRefs)
+	for i := range digests {
+		digests[i] = string(digest.FromString(fmt.Sprint(i)))
+	}
+	rnd := rand.New(rand.NewPCG(5, 6))
+	short := 0
+	for i := range 20_000 {
+		// A few blobs are hot, all come up, so refs go round.
+		d := digests[rnd.IntN(20)]
+		if i%3 == 0 {
+			d = digests[rnd.IntN(len(digests))]
+		}
+		h := &pb.Have{Digest: d}
+		w.shorten(h)
+		if h.Digest == "" {
+			short++
+		}
+		if err := r.resolve(h); err != nil || h.Digest != d {
+			t.Fatalf("got %s, want %s: %v", h.Digest, d, err)
+		}
+	}
+	if short < 10_000 || len(r) != maxRefs || len(w.refs) != maxRefs {
+		t.Errorf("%d of 20000 short, %d and %d refs", short, len(r), len(w.refs))
+	}
+	for name, h := range map[string]*pb.Have{"undefined": {Ref: 1}, "large": {Ref: maxRefs + 1, Digest: "x"}} {
+		if err := new(refReader).resolve(h); !errors.Is(err, errFrame) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzFrame: no bytes make the decoder fail otherwise than by an error, and
 // what it takes survives a second pass.
 func FuzzFrame(f *testing.F) {
@@ -146,9 +183,13 @@ func FuzzFrame(f *testing.F) {
 		readHello(bufio.NewReader(bytes.NewReader(b)))
 		r := bufio.NewReader(bytes.NewReader(b))
 		var scratch []byte
+		var refs refReader
 		for {
 			fr, _, err := readFrame(r, &scratch)
 			if err != nil {
+				return
+			}
+			if h := fr.GetHave(); h != nil && refs.resolve(h) != nil {
 				return
 			}
 			m, err := message(fr)

@@ -45,8 +45,9 @@ type session struct {
 	since    time.Time
 	prev     *session // the one before with this peer: its PeerDown comes first
 
-	out *outbox
-	rtt atomic.Int64
+	out  *outbox
+	refs refWriter // of the write goroutine
+	rtt  atomic.Int64
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed: no more is sent or read
@@ -132,6 +133,7 @@ func (s *session) read() error {
 	n := s.n
 	limit := rate.NewLimiter(messageRate, messageBurst)
 	var scratch []byte
+	var refs refReader
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stop := context.AfterFunc(n.ctx, cancel)
@@ -161,6 +163,10 @@ func (s *session) read() error {
 			continue
 		case *pb.Frame_Hello:
 			return fmt.Errorf("%w: a second hello", errFrame)
+		case *pb.Frame_Have:
+			if err := refs.resolve(b.Have); err != nil {
+				return err
+			}
 		}
 		m, err := message(f)
 		if err != nil {
@@ -217,7 +223,7 @@ func (s *session) write() {
 		case <-s.out.notify:
 		}
 		for !s.out.hasUrgent() && !s.ended() {
-			wait := t.flush - time.Since(last)
+			wait := s.n.flushEvery() - time.Since(last)
 			if wait <= 0 {
 				break
 			}
@@ -243,6 +249,9 @@ func (s *session) flush(buf *[]byte, limit time.Duration) error {
 	fs := s.out.take()
 	b := (*buf)[:0]
 	for i, f := range fs {
+		if h := f.GetHave(); h != nil {
+			s.refs.shorten(h)
+		}
 		before := len(b)
 		var err error
 		if b, err = appendFrame(b, f); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -34,6 +35,7 @@ type Node struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // every goroutine of the node; Add only while running under mu
+	crowd  atomic.Int32   // neighbours
 	lost   chan struct{}  // has a token after a session ended
 
 	randMu sync.Mutex

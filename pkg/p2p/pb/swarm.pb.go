@@ -581,6 +581,7 @@ type Have struct {
 	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	Pieces        []uint32               `protobuf:"varint,2,rep,packed,name=pieces,proto3" json:"pieces,omitempty"`
 	Complete      bool                   `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	Ref           uint32                 `protobuf:"varint,4,opt,name=ref,proto3" json:"ref,omitempty"` // short name for digest on this stream
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +635,13 @@ func (x *Have) GetComplete() bool {
 		return x.Complete
 	}
 	return false
+}
+
+func (x *Have) GetRef() uint32 {
+	if x != nil {
+		return x.Ref
+	}
+	return 0
 }
 
 type Leave struct {
@@ -1055,11 +1063,12 @@ const file_swarm_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
 	"\x04have\x18\x03 \x01(\fR\x04have\x12\x1a\n" +
-	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"R\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"d\n" +
 	"\x04Have\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06pieces\x18\x02 \x03(\rR\x06pieces\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"7\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x10\n" +
+	"\x03ref\x18\x04 \x01(\rR\x03ref\"7\n" +
 	"\x05Leave\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"0\n" +
