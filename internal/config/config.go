@@ -10,7 +10,7 @@ import (
 type Common struct {
 	Data string `name:"data" group:"Storage" help:"directory for content, keys and state; made when missing"`
 
-	Listen       string   `name:"listen" group:"Addresses" help:"HOST:PORT of the registry API"`
+	Listen       string   `name:"listen" group:"Addresses" help:"HOST:PORT of the registry API (peerd: of the mirror)"`
 	P2PListen    []string `name:"p2p-listen" group:"Addresses" help:"multiaddr that libp2p listens on (TCP); repeatable"`
 	PiecesListen string   `name:"pieces-listen" group:"Addresses" help:"HOST:PORT that gives pieces to peers"`
 	AdminListen  string   `name:"admin-listen" group:"Addresses" help:"HOST:PORT of /healthz, /readyz, /metrics and /v1/status; keep it off public networks"`
@@ -22,7 +22,7 @@ type Common struct {
 	Bootstrap      []string `name:"bootstrap" group:"Swarm" help:"multiaddr of a peer to join through, ending in /p2p/PEER-ID; repeatable"`
 	BootstrapDNS   string   `name:"bootstrap-dns" group:"Swarm" help:"NAME:PORT to join through: every address of NAME is a peer (a headless Service), PORT is its pieces port"`
 	MDNS           bool     `name:"mdns" group:"Swarm" help:"find peers on the local link by multicast DNS"`
-	TrustedNetwork bool     `name:"trusted-network" group:"Swarm" help:"give pieces without TLS: less CPU, but the network can read them; they are verified either way, and both ends have to agree"`
+	TrustedNetwork bool     `name:"trusted-network" group:"Swarm" help:"give pieces without TLS to peers that do the same: less CPU, but the network can read them; they are verified either way"`
 
 	Upstreams       []Upstream    `name:"upstream" group:"Upstreams" help:"registry to fetch from, as NAME=URL, e.g. ghcr.io=https://ghcr.io; repeatable; those given replace the default list"`
 	DefaultUpstream string        `name:"default-upstream" group:"Upstreams" help:"upstream meant by requests that name none; by itself docker.io where that is an upstream, else the only one there is, else none"`
