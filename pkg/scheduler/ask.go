@@ -65,8 +65,7 @@ func (d *Download) serveReaders() {
 // hurry asks a second source for the piece that w waits for, where the first
 // takes long.
 func (d *Download) hurry(w *want) {
-	if t := max(w.since, w.hurried) + max(time.Second, 4*d.typical); t > d.now {
-		d.at(t)
+	if d.hurryAt(w) > d.now {
 		return
 	}
 	w.hurried = d.now
@@ -88,6 +87,19 @@ func (d *Download) hurry(w *want) {
 	if p != nil {
 		d.stats.Hedges++
 		d.ask(p, []int{w.block}, true, true)
+	}
+}
+
+func (d *Download) hurryAt(w *want) time.Duration {
+	return max(w.since, w.hurried) + max(time.Second, 4*d.typical)
+}
+
+// wakeForReaders sees to it that hurry comes to pass.
+func (d *Download) wakeForReaders() {
+	for _, w := range d.wants {
+		if w.block >= 0 && !d.open.has(w.block) {
+			d.at(d.hurryAt(w))
+		}
 	}
 }
 
@@ -191,11 +203,12 @@ func (d *Download) fill() {
 	}
 }
 
-// peerRequests counts the requests under way at ordinary peers.
+// peerRequests counts the requests under way at ordinary peers, without the
+// stalled ones.
 func (d *Download) peerRequests() int {
 	n := 0
 	for _, r := range d.reqs {
-		if r.peer != nil && !r.peer.source() {
+		if r.peer != nil && !r.peer.source() && !r.stalled {
 			n++
 		}
 	}

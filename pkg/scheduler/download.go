@@ -44,6 +44,8 @@ type Download struct {
 	started   bool
 	grace     time.Duration // no fallback for want of sources before this
 	upstream  backoff
+	ownDone   time.Duration // nothing more is ours to get from the upstream, since
+	lastPiece time.Duration // a piece came, from anywhere
 	lastGiven time.Duration // any peer gave something
 	lastLife  time.Duration // any source showed life
 	speed     speed
@@ -103,7 +105,7 @@ func New(c Config) *Download {
 		have: setOf(n, c.Have), busy: make([]uint16, n), open: newSet(n),
 		near: make([]uint16, n), far: make([]uint16, n), held: newSet(n), nearH: newSet(n),
 		zone: newDuty(n, 1, c.Key), all: newDuty(n, max(1, n/256), c.Key),
-		next: never, told: never,
+		next: never, told: never, ownDone: never,
 	}
 	for i := range n {
 		if !d.have.has(i) {
@@ -190,6 +192,8 @@ func (d *Download) act() {
 	d.hedge()
 	d.fallback()
 	d.checkStuck()
+	d.wakeForStalls()
+	d.wakeForReaders()
 	if d.next != d.told {
 		d.told = d.next
 		if d.next != never {

@@ -85,7 +85,7 @@ func (d *Download) sourceless() (set, string) {
 }
 
 // share narrows s to what is ours to get of it. Where that is nothing, all of
-// s is, once nothing has come for a while.
+// s is, once nothing has come for a while, or little for a long while.
 func (d *Download) share(s set) set {
 	if !d.all.shared() {
 		return s
@@ -97,9 +97,11 @@ func (d *Download) share(s set) set {
 		}
 	}
 	if !own.empty() {
+		d.ownDone = never
 		return own
 	}
-	if t := d.lastGiven + d.c.Share; t > d.now {
+	d.ownDone = min(d.ownDone, d.now)
+	if t := min(d.lastPiece+d.c.Share, d.ownDone+3*d.c.Share); t > d.now {
 		d.at(t)
 		return nil
 	}
@@ -142,7 +144,13 @@ func (d *Download) fallbackStart(from set) int {
 			return i
 		}
 	}
-	return from.nth(d.rng.IntN(from.count()))
+	// Ranges start at multiples of their length: hosts that know nothing of
+	// each other take the same range or another, rarely a part of one.
+	i, limit := from.nth(d.rng.IntN(from.count())), d.fallbackPieces()
+	for i > 0 && i%limit != 0 && from.has(i-1) {
+		i--
+	}
+	return i
 }
 
 // fallbackPieces is how long a range is: shorter where others share the work.

@@ -274,7 +274,8 @@ func (g *Giver) queue(a *ask) bool {
 		limit = g.c.SeedQueue
 	}
 	t := a.came + g.c.QueueFor
-	if t <= g.now || a.came == g.now && len(g.waiting) > limit {
+	newest := a == g.waiting[len(g.waiting)-1]
+	if t <= g.now || newest && !a.urgent && len(g.waiting) > limit {
 		after := g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
 		g.busy(a, min(max(after, 20*time.Millisecond), time.Second))
 		return true

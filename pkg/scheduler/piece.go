@@ -66,6 +66,7 @@ func (d *Download) pieceOK(ev PieceOK) bool {
 		return false
 	}
 	d.missing--
+	d.lastPiece = d.now
 	if d.open.del(i) {
 		d.openN--
 	}

@@ -7,19 +7,10 @@ import "time"
 func (d *Download) checkStalls() {
 	for k := 0; k < len(d.reqs); {
 		r := d.reqs[k]
-		k++
-		idle := d.now - r.last
-		stall, cut := d.stallAfter(r), d.c.IdleAfter
-		if r.any && !r.granted {
-			cut += d.c.StallAfter // it may be parked for as long
-		}
-		if r.peer == nil {
-			stall, cut = 2*stall, 2*cut // the upstream has its own deadlines
-		}
-		switch {
+		stall, cut := d.patience(r)
+		switch idle := d.now - r.last; {
 		case idle >= cut:
-			d.cancel(r)
-			k--
+			d.cancel(r) // d.reqs[k] is the next one now
 			d.stats.Failed++
 			if r.peer == nil {
 				d.upstream.fail(d.now, time.Second)
@@ -27,26 +18,39 @@ func (d *Download) checkStalls() {
 				r.peer.wait.fail(d.now, time.Second)
 				d.demote(r.peer, true)
 			}
-		case r.stalled:
-			d.at(r.last + cut)
-		case idle >= stall:
+			continue
+		case idle >= stall && !r.stalled:
 			d.stall(r)
-			d.at(r.last + cut)
-		default:
-			d.at(r.last + stall)
 		}
+		k++
 	}
 }
 
-// stallAfter is how long r may stand still: StallAfter, or four times what a
-// piece should take.
-func (d *Download) stallAfter(r *request) time.Duration {
-	t := d.c.StallAfter
-	if r.peer != nil && r.peer.rate > 0 && (!r.any || r.granted) {
-		per := float64(d.c.Geometry.PieceSize()) / r.peer.rate
-		t = max(t, min(time.Duration(4*per*float64(time.Second)), 2*t))
+// wakeForStalls sees to it that the next stall is noticed.
+func (d *Download) wakeForStalls() {
+	for _, r := range d.reqs {
+		stall, cut := d.patience(r)
+		if r.stalled {
+			stall = cut
+		}
+		d.at(r.last + stall)
 	}
-	return t
+}
+
+// patience is how long r may stand still before its pieces are opened to
+// others, and before it is cancelled.
+func (d *Download) patience(r *request) (stall, cut time.Duration) {
+	stall, cut = d.c.StallAfter, d.c.IdleAfter
+	switch {
+	case r.peer == nil:
+		return 2 * stall, 2 * cut // the upstream has its own deadlines
+	case r.any && !r.granted:
+		return stall, cut + stall // a seeder may have parked it
+	case r.peer.rate > 0:
+		piece := float64(d.c.Geometry.PieceSize()) / r.peer.rate
+		stall = max(stall, min(time.Duration(4*piece*float64(time.Second)), 2*stall))
+	}
+	return stall, max(cut, stall)
 }
 
 func (d *Download) stall(r *request) {
