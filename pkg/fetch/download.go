@@ -28,8 +28,10 @@ type download struct {
 	final   *time.Timer // waiting for the seeder's final list
 	release func()
 	closed  bool
-	stuck   error // the last reason why a source failed
-	rawFrom map[peer.ID]bool
+	stuck   error           // the last reason why a source failed
+	rawFrom map[int]peer.ID // who gave an unverified piece
+	signers *time.Timer     // runs out when no signed hash is to be expected
+	lone    bool            // it has run out
 
 	upstream bool // it has answered
 }
@@ -47,7 +49,7 @@ func (s *swarm) startDownload(release func()) {
 	}
 	d := &download{
 		s: s, reqs: make(map[scheduler.Request]*request), wants: s.early,
-		asked: make(map[peer.ID]bool), rawFrom: make(map[peer.ID]bool), release: release,
+		asked: make(map[peer.ID]bool), rawFrom: make(map[int]peer.ID), release: release,
 	}
 	s.early = make(map[int][2]int)
 	have := s.blob.Have()
@@ -85,6 +87,13 @@ func (s *swarm) startDownload(release func()) {
 		d.step(scheduler.Want{ID: id, First: w[0], End: w[1]})
 	}
 	d.step(scheduler.Tick{})
+	d.signers = time.AfterFunc(signersGrace, func() {
+		s.post(func() {
+			if s.dl == d {
+				d.offerUnsigned()
+			}
+		})
+	})
 	if s.geom.Size() >= SmallBlob {
 		s.wg.Add(1)
 		go func() {
@@ -152,6 +161,9 @@ func (d *download) close() {
 	if d.final != nil {
 		d.final.Stop()
 	}
+	if d.signers != nil {
+		d.signers.Stop()
+	}
 	d.release()
 }
 
@@ -187,14 +199,28 @@ func (d *download) verifiable(m *member, pieces []int) []int {
 	return out
 }
 
+// signersGrace is how long a download waits for somebody who has signed hashes
+// before it takes pieces that nobody vouches for.
+const signersGrace = 2 * time.Second
+
 // unsigned tells whether the swarm must do without signed hashes: none is
-// known and no seeder is there to give them.
+// known, and no seeder is there to give them.
 func (d *download) unsigned() bool {
-	if d.s.hashes.known() > 0 {
+	if !d.lone || d.s.hashes.known() > 0 {
 		return false
 	}
 	_, ok := d.s.seederMember()
 	return !ok
+}
+
+// offerUnsigned lets the scheduler ask complete members without knowing hashes.
+func (d *download) offerUnsigned() {
+	d.lone = true
+	for _, m := range d.s.handles {
+		if m != nil && !m.bad && m.complete && !m.seeder {
+			d.memberHas(m)
+		}
+	}
 }
 
 func (d *download) memberUp(m *member) {

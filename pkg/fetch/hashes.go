@@ -11,6 +11,7 @@ import (
 
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
+	"github.com/samara-p2p/samara/pkg/scheduler"
 )
 
 // hashes is what is known of a blob's piece hashes. It is read by requests and
@@ -146,8 +147,15 @@ func (s *swarm) newHashes(fresh []int) {
 				continue
 			}
 			h, _ := s.hashes.get(i)
-			if ok, err := s.blob.Confirm(i, h); err == nil && ok {
+			ok, err := s.blob.Confirm(i, h)
+			switch {
+			case err != nil:
+				s.log.Warn("cannot check a piece again", zap.Int("piece", i), zap.Error(err))
+			case ok:
 				s.gained(i)
+			case s.dl != nil: // wrong, and dropped: it has to come again
+				s.dl.rawLiar(i)
+				s.dl.step(scheduler.Lost{Pieces: []int{i}})
 			}
 		}
 	}

@@ -304,6 +304,9 @@ func (s *swarm) drop(p peer.ID) {
 	}
 	if m.seeder {
 		s.spreadRuns()
+		if s.dl != nil && s.dl.lone {
+			s.dl.offerUnsigned()
+		}
 	}
 }
 

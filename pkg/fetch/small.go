@@ -231,6 +231,7 @@ func (e *Engine) smallFromUpstream(ctx context.Context, w Want, limit int64) ([]
 // upstream are gone. It fails with ErrUnavailable.
 func (e *Engine) FromPeers(ctx context.Context, d digest.Digest, limit int64) ([]byte, string, error) {
 	n := e.network()
+	e.awaitNeighbour(ctx)
 	var near []peer.ID
 	for _, nb := range some(n.Neighbours(), 16) {
 		near = append(near, nb.ID)
@@ -258,6 +259,25 @@ func (e *Engine) FromPeers(ctx context.Context, d digest.Digest, limit int64) ([
 		}
 	}
 	return nil, "", fmt.Errorf("no peer has %s: %w", d, ErrUnavailable)
+}
+
+// awaitNeighbour gives a host that has just started a moment to find its way
+// into the network.
+func (e *Engine) awaitNeighbour(ctx context.Context) {
+	if time.Since(e.epoch) > time.Minute {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	for len(e.network().Neighbours()) == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
 }
 
 // kept is small content that waits for the disk.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
@@ -103,7 +104,7 @@ func (s *swarm) take(ctx context.Context, m *member, r scheduler.Request, i int,
 	}
 	s.post(func() {
 		if !known && s.dl != nil {
-			s.dl.rawFrom[m.id] = true
+			s.dl.rawFrom[i] = m.id
 		}
 		s.landed(r, m.handle, i, len(p), known)
 	})
@@ -158,13 +159,36 @@ func (s *swarm) liar(m *member, r scheduler.Request, i int, what string) {
 	}
 }
 
+// rawLiar is told of an unverified piece that a signed hash, which came later,
+// proved wrong. Who gave it is banned; the upstream's own are just dropped.
+func (d *download) rawLiar(i int) {
+	p, ok := d.rawFrom[i]
+	if !ok {
+		return
+	}
+	delete(d.rawFrom, i)
+	if m := d.s.members[p]; m != nil {
+		d.s.liar(m, 0, i, "a piece that does not match its signed hash")
+		return
+	}
+	d.ban(p, "a piece that does not match its signed hash")
+}
+
 // banRaw bans whoever gave unsigned pieces of a blob that turned out wrong.
 func (d *download) banRaw() {
-	for p := range d.rawFrom {
-		d.s.e.ledger.bad(p, d.s.digest, "pieces of a blob that does not match its digest", banPeriod)
-		d.s.e.metrics.liar(p)
-		d.s.e.network().Ban(p, banPeriod, "pieces of a blob that does not match its digest")
+	done := make(map[peer.ID]bool)
+	for _, p := range d.rawFrom {
+		if !done[p] {
+			done[p] = true
+			d.ban(p, "pieces of a blob that does not match its digest")
+		}
 	}
+}
+
+func (d *download) ban(p peer.ID, what string) {
+	d.s.e.ledger.bad(p, d.s.digest, what, banPeriod)
+	d.s.e.metrics.liar(p)
+	d.s.e.network().Ban(p, banPeriod, what)
 }
 
 // storeFailed ends a download that the disk does not take.
