@@ -110,7 +110,7 @@ func (c *cluster) watchFetched(ctx context.Context, pl *pulling) time.Duration {
 	return time.Since(pl.start)
 }
 
-// profile takes the first five seconds of a herd.
+// profile takes the first 15 s of a herd.
 func (c *cluster) profile(ctx context.Context) {
 	if c.env.Profile == "" {
 		return
@@ -121,7 +121,7 @@ func (c *cluster) profile(ctx context.Context) {
 	var g errgroup.Group
 	for name, f := range get {
 		g.Go(func() error {
-			b, err := f(ctx, 5*time.Second)
+			b, err := f(ctx, 15*time.Second)
 			if err != nil {
 				return err
 			}
