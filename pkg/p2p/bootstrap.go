@@ -12,6 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
+// companyMin neighbours are kept in any case.
+const companyMin = 4
+
 // bootstrap keeps this node in touch with the swarm: it holds a control stream
 // to each peer of the static list, and finds others by DNS, by mDNS and in the
 // list that was saved before.
@@ -47,6 +50,13 @@ func (b *bootstrap) start() {
 		defer b.n.wg.Done()
 		b.watch()
 	}()
+	if b.n.cfg.timing.company > 0 {
+		b.n.wg.Add(1)
+		go func() {
+			defer b.n.wg.Done()
+			b.company()
+		}()
+	}
 	if dir := b.n.cfg.Datastore; dir != "" {
 		b.saver.Go(func() { b.knownLoop(dir) })
 	}
@@ -210,4 +220,45 @@ func (b *bootstrap) meet(ctx context.Context, ai peer.AddrInfo, how string) {
 		return
 	}
 	n.log.Debug("found peer", zap.String("by", how), zap.Stringer("peer", ai.ID))
+}
+
+// company keeps a few neighbours beside the seeder: whoever has lost it, or
+// never had one, still has somebody to ask for a manifest. They are taken at
+// random from the routing table.
+func (b *bootstrap) company() {
+	n := b.n
+	t := n.cfg.timing
+	for {
+		wait := t.company
+		if missing := companyMin - len(n.Neighbours()); missing > 0 {
+			var strangers []peer.ID
+			for _, p := range n.disc.dht.RoutingTable().ListPeers() {
+				if _, ok := n.Neighbour(p); !ok {
+					strangers = append(strangers, p)
+				}
+			}
+			shuffle(n, strangers)
+			var wg sync.WaitGroup
+			for _, p := range strangers[:min(missing, len(strangers))] {
+				wg.Go(func() {
+					if err := n.Connect(n.ctx, n.AddrInfo(p)); err != nil && n.ctx.Err() == nil {
+						n.log.Debug("peer of the routing table does not become a neighbour", zap.Stringer("peer", p), zap.Error(err))
+					}
+				})
+			}
+			wg.Wait()
+		} else {
+			wait *= 5
+		}
+		b.sleep(b.jitter(wait))
+		if n.ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func shuffle[T any](n *Node, s []T) {
+	n.randMu.Lock()
+	defer n.randMu.Unlock()
+	n.rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -86,6 +87,7 @@ type timing struct {
 	retryMin    time.Duration // back-off of bootstrap dials
 	retryMax    time.Duration
 	dnsEvery    time.Duration // DNS look-up while the node knows few peers
+	company     time.Duration // between looks for company: see bootstrap.company
 	reprovide   time.Duration
 	validity    time.Duration // of a provider record
 }
@@ -107,6 +109,7 @@ var defaultTiming = timing{
 	retryMin:    500 * time.Millisecond,
 	retryMax:    30 * time.Second,
 	dnsEvery:    15 * time.Second,
+	company:     2 * time.Second,
 	reprovide:   20 * time.Minute,
 	validity:    60 * time.Minute,
 }
@@ -170,6 +173,14 @@ func (c *Config) check() error {
 		if h, p, err := splitHostPort(c.BootstrapDNS); err != nil || h == "" || p == 0 {
 			return fmt.Errorf("p2p: config: DNS bootstrap %q: want name:port with the pieces port of the service", c.BootstrapDNS)
 		}
+	}
+	if c.Datastore != "" {
+		if err := os.MkdirAll(c.Datastore, 0o700); err != nil {
+			return fmt.Errorf("p2p: config: directory for known peers: %w", err)
+		}
+	}
+	if c.Key.Type() != crypto.Ed25519 {
+		return fmt.Errorf("p2p: config: the identity is a %s key; only Ed25519 keys sign runs", c.Key.Type())
 	}
 	if c.MaxNeighbours == 0 {
 		c.MaxNeighbours = defaultNeighbours

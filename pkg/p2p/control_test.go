@@ -21,7 +21,7 @@ import (
 
 // quick is a timing for tests that wait for a deadline.
 func quick() timing {
-	t := defaultTiming
+	t := calm()
 	t.ping, t.silence = 50*time.Millisecond, 400*time.Millisecond
 	t.retryMin, t.retryMax = 20*time.Millisecond, 100*time.Millisecond
 	t.idle = 300 * time.Millisecond
@@ -325,7 +325,8 @@ func TestDisconnectSendsWhatIsQueued(t *testing.T) {
 
 func TestKnownPeers(t *testing.T) {
 	c := testConfig(t)
-	c.Datastore = t.TempDir()
+	c.Datastore = filepath.Join(t.TempDir(), "made", "here")
+	c.timing.company = 50 * time.Millisecond
 	a, b := startNode(t, testConfig(t)), startNode(t, c)
 	connect(t, a, b)
 	eventually(t, 5*time.Second, "the DHT to know the peer", func() bool { return b.DHTSize() == 1 })
@@ -334,7 +335,33 @@ func TestKnownPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := startNode(t, c)
-	eventually(t, 5*time.Second, "the way back", func() bool { return again.DHTSize() == 1 })
+	again.rec.until(t, "the way back", func() bool { return again.rec.ups[a.ID()] == 1 })
+}
+
+func TestCompany(t *testing.T) {
+	// A seeder and six hosts that know nobody else; it goes, they stay.
+	var nodes []*testNode
+	for i := range 7 {
+		c := testConfig(t)
+		c.timing = quick()
+		c.timing.company = 50 * time.Millisecond
+		if i > 0 {
+			c.Bootstrap = []peer.AddrInfo{nodes[0].info()}
+		}
+		nodes = append(nodes, startNode(t, c))
+	}
+	enough := func() bool {
+		for _, n := range nodes {
+			if len(n.Neighbours()) < companyMin {
+				return false
+			}
+		}
+		return true
+	}
+	eventually(t, 10*time.Second, "company", enough)
+	nodes[0].Close()
+	nodes = nodes[1:]
+	eventually(t, 10*time.Second, "company without the seeder", enough)
 }
 
 func TestListenErrors(t *testing.T) {

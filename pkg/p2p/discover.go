@@ -57,7 +57,7 @@ func (b *bootstrap) dnsLoop() {
 			}
 		} else {
 			warned = ""
-			b.shuffle(ips)
+			shuffle(n, ips)
 			b.greet(ips, port, met)
 		}
 		if n.disc.size() >= dnsEnough {
@@ -105,12 +105,6 @@ func (b *bootstrap) greet(ips []string, port string, met map[string]time.Time) {
 			b.meet(ctx, ai, "dns")
 		}()
 	}
-}
-
-func (b *bootstrap) shuffle(s []string) {
-	b.n.randMu.Lock()
-	defer b.n.randMu.Unlock()
-	b.n.rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
 }
 
 // serveHello answers GET /samara/v1/hello, to anybody: who asks knows the

@@ -41,6 +41,9 @@ func LoadOrCreateKey(path string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("p2p: identity %s is damaged (restore it, or remove it to become a new peer): %w", path, err)
 	}
+	if key.Type() != crypto.Ed25519 {
+		return nil, fmt.Errorf("p2p: identity %s is a %s key, not Ed25519: remove it to become a new peer", path, key.Type())
+	}
 	return key, nil
 }
 

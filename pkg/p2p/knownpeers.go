@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +24,7 @@ const (
 	knownPeers    = 64
 	knownFileSize = 1 << 20
 	knownDials    = 8
-	knownEvery    = 2 * time.Minute
+	knownEvery    = 5 * time.Second // it is written when it changed, for the day of kill -9
 )
 
 // knownDoc is the file of known peers: the way back into the swarm for a node
@@ -45,9 +48,7 @@ func (b *bootstrap) knownLoop(dir string) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		n.log.Warn("known peers cannot be read; starting without them", zap.String("file", path), zap.Error(err))
 	}
-	b.n.randMu.Lock()
-	b.n.rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
-	b.n.randMu.Unlock()
+	shuffle(n, known)
 	save := time.NewTicker(knownEvery)
 	defer save.Stop()
 	delay := n.cfg.timing.retryMin
@@ -105,20 +106,26 @@ func (b *bootstrap) save(path string) {
 		for _, a := range ai.Addrs[:min(len(ai.Addrs), maxPeerAddrs)] {
 			k.Addrs = append(k.Addrs, a.String())
 		}
+		slices.Sort(k.Addrs)
 		doc.Peers = append(doc.Peers, k)
 	}
 	if len(doc.Peers) == 0 {
 		return
 	}
-	if err := writeKnown(path, doc); err != nil {
+	slices.SortFunc(doc.Peers, func(a, b knownPeer) int { return strings.Compare(a.ID, b.ID) })
+	body, err := json.MarshalIndent(doc, "", " ")
+	if err == nil {
+		err = writeKnown(path, body)
+	}
+	if err != nil {
 		n.log.Warn("known peers cannot be saved", zap.String("file", path), zap.Error(err))
 	}
 }
 
-func writeKnown(path string, doc knownDoc) error {
-	body, err := json.MarshalIndent(doc, "", " ")
-	if err != nil {
-		return err
+// writeKnown writes body unless that is what is there.
+func writeKnown(path string, body []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, body) {
+		return nil
 	}
 	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, body, 0o600); err != nil {

@@ -130,11 +130,18 @@ func newKey(t testing.TB) crypto.PrivKey {
 	return k
 }
 
+// calm is the usual timing, for nodes that make no neighbours by themselves.
+func calm() timing {
+	t := defaultTiming
+	t.company = 0
+	return t
+}
+
 // testConfig is a node on loopback with free ports.
 func testConfig(t testing.TB) Config {
 	return Config{
 		Key: newKey(t), Listen: []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0")},
-		PiecesListen: "127.0.0.1:0", Agent: "test/1", Zone: "z", Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		timing: calm(), PiecesListen: "127.0.0.1:0", Agent: "test/1", Zone: "z", Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 	}
 }
 
