@@ -82,6 +82,7 @@ func (d *dataPlane) ask(ctx context.Context, to peer.ID, a Ask) (*Answer, error)
 	if _, err := parseAsk(a.Digest, body); err != nil {
 		return nil, err // a bug of the caller, better found here
 	}
+	//nolint:bodyclose // Answer.Close does
 	resp, watch, err := d.request(ctx, to, http.MethodPost, blobsPath+string(a.Digest)+"/pieces", body)
 	if err != nil {
 		return nil, err
@@ -178,7 +179,7 @@ func (a *Answer) Next(buf []byte) (index, n int, err error) {
 	if a.next++; a.next == len(a.pieces) {
 		// Reading the end lets the connection serve the next ask.
 		var one [1]byte
-		a.body.Read(one[:])
+		_, _ = a.body.Read(one[:])
 	}
 	return i, n, nil
 }
@@ -323,7 +324,8 @@ func (d *dataPlane) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 	defer d.connected.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.n.ctx, cancel)()
+	stop := context.AfterFunc(d.n.ctx, cancel)
+	defer stop()
 
 	n := d.n
 	n.mu.Lock()

@@ -188,6 +188,9 @@ func (c *Config) check() error {
 			c.MaxNeighbours = defaultSeederNeighb
 		}
 	}
+	if c.Agent == "" {
+		c.Agent = "samara"
+	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	controlProtocol protocol.ID = "/samara/swarm/1.0.0"
-	connTag                     = "samara-neighbour"
+	controlProtocol = protocol.ID("/samara/swarm/1.0.0")
+	connTag         = "samara-neighbour"
 
 	// A neighbour that says more is read no faster. 20 blobs at 60 Haves a
 	// second are 1,200.
@@ -115,12 +115,12 @@ func (n *Node) dial(ai peer.AddrInfo) error {
 	n.mu.Lock()
 	if n.liveLocked(ai.ID) != nil || !n.running {
 		n.mu.Unlock()
-		s.Reset()
+		_ = s.Reset()
 		return nil
 	}
 	if len(n.sessions) >= n.cfg.MaxNeighbours {
 		n.mu.Unlock()
-		s.Reset()
+		_ = s.Reset()
 		return ErrTooManyNeighbours
 	}
 	at := &attempt{stream: s}
@@ -130,8 +130,8 @@ func (n *Node) dial(ai peer.AddrInfo) error {
 	n.mu.Unlock()
 
 	deadline, _ := ctx.Deadline()
-	s.SetDeadline(deadline)
-	stop := context.AfterFunc(n.ctx, func() { s.Reset() })
+	_ = s.SetDeadline(deadline)
+	stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
 	defer stop()
 	start := time.Now()
 	err = writeFrame(s, &pb.Frame{Body: &pb.Frame_Hello{Hello: h}})
@@ -146,7 +146,7 @@ func (n *Node) dial(ai peer.AddrInfo) error {
 	delete(n.attempts, ai.ID)
 	if n.liveLocked(ai.ID) != nil || at.lost {
 		n.mu.Unlock()
-		s.Reset()
+		_ = s.Reset()
 		return nil
 	}
 	if err == nil {
@@ -155,12 +155,12 @@ func (n *Node) dial(ai peer.AddrInfo) error {
 		err = n.registerLocked(ss, nil)
 		n.mu.Unlock()
 		if err != nil {
-			s.Reset()
+			_ = s.Reset()
 		}
 		return err
 	}
 	n.mu.Unlock()
-	s.Reset()
+	_ = s.Reset()
 
 	// The neighbour refuses a stream that crosses its own; then its own is
 	// about to arrive.
@@ -179,14 +179,14 @@ func (n *Node) dial(ai peer.AddrInfo) error {
 // accept is the stream handler of the control protocol.
 func (n *Node) accept(s network.Stream) {
 	if !n.begin() {
-		s.Reset()
+		_ = s.Reset()
 		return
 	}
 	defer n.wg.Done()
-	stop := context.AfterFunc(n.ctx, func() { s.Reset() })
+	stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
 	defer stop()
 	p := s.Conn().RemotePeer()
-	s.SetDeadline(time.Now().Add(n.cfg.timing.hello))
+	_ = s.SetDeadline(time.Now().Add(n.cfg.timing.hello))
 	r := bufio.NewReaderSize(s, readBuffer)
 	theirs, err := readHello(r)
 	if err == nil {
@@ -194,7 +194,7 @@ func (n *Node) accept(s network.Stream) {
 	}
 	if err != nil {
 		n.log.Debug("control stream refused", zap.Stringer("peer", p), zap.Error(err))
-		s.Reset()
+		_ = s.Reset()
 		return
 	}
 
@@ -202,20 +202,20 @@ func (n *Node) accept(s network.Stream) {
 	defer n.mu.Unlock()
 	old := n.liveLocked(p)
 	if old != nil && string(old.hello.Instance) == string(theirs.Instance) && theirs.Epoch < old.hello.Epoch {
-		s.Reset() // sent before the Hello of the session we have
+		_ = s.Reset() // sent before the Hello of the session we have
 		return
 	}
 	if at := n.attempts[p]; at != nil {
 		if n.id < p {
-			s.Reset() // the streams crossed: the one from the lower ID stays
+			_ = s.Reset() // the streams crossed: the one from the lower ID stays
 			return
 		}
 		at.lost = true
-		at.stream.Reset()
+		_ = at.stream.Reset()
 	}
 	if old == nil && len(n.sessions) >= n.cfg.MaxNeighbours {
 		n.metrics.refused.Inc()
-		s.Reset()
+		_ = s.Reset()
 		return
 	}
 	ss := n.newSession(p, s, r, false, theirs)
@@ -223,7 +223,7 @@ func (n *Node) accept(s network.Stream) {
 		old.close(errors.New("replaced: the neighbour opened a new stream"), false)
 	}
 	if err := n.registerLocked(ss, n.helloLocked()); err != nil {
-		s.Reset()
+		_ = s.Reset()
 	}
 }
 
@@ -232,7 +232,7 @@ func (n *Node) registerLocked(ss *session, reply *pb.Hello) error {
 	if !n.running {
 		return ErrClosed
 	}
-	ss.stream.SetDeadline(time.Time{})
+	_ = ss.stream.SetDeadline(time.Time{})
 	ss.prev = n.sessions[ss.peer] // ending; its PeerDown comes before our PeerUp
 	n.sessions[ss.peer] = ss
 	n.crowd.Store(int32(len(n.sessions)))

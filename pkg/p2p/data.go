@@ -302,9 +302,9 @@ func (d *dataPlane) acceptStream(s network.Stream) {
 	select {
 	case d.streams.conns <- &streamConn{s}:
 	case <-d.streams.closed:
-		s.Reset()
+		_ = s.Reset()
 	case <-time.After(d.n.cfg.timing.dial): // before Start
-		s.Reset()
+		_ = s.Reset()
 	}
 }
 

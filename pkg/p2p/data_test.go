@@ -54,7 +54,7 @@ func fetchPiece(t testing.TB, from, to *testNode, p, n int) {
 	if i, m, err := ans.Next(buf); err != nil || i != p || !bytes.Equal(buf[:m], bytes.Repeat([]byte{byte(p)}, n)) {
 		t.Fatalf("piece %d, %d bytes, %v", i, m, err)
 	}
-	if _, _, err := ans.Next(buf); err != io.EOF {
+	if _, _, err := ans.Next(buf); !errors.Is(err, io.EOF) {
 		t.Fatalf("end: %v", err)
 	}
 }

@@ -116,7 +116,7 @@ func (d *dataPlane) serveHello(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Connection", "close")
-	json.NewEncoder(w).Encode(doc)
+	_ = json.NewEncoder(w).Encode(doc)
 }
 
 // hello asks the pieces port at addr who it is. The identity is proved by the

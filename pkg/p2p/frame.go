@@ -59,7 +59,7 @@ func readUvarint(r io.ByteReader) (uint64, error) {
 	for i := range 4 {
 		c, err := r.ReadByte()
 		if err != nil {
-			if err == io.EOF && i > 0 {
+			if errors.Is(err, io.EOF) && i > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, err

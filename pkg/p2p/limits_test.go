@@ -38,13 +38,14 @@ func TestLimitsLetAClusterIn(t *testing.T) {
 }
 
 func letIn(rm network.ResourceManager, hosts int, addr func(int) string) int {
-	n := 0
+	var in []network.ConnManagementScope
 	for i := range hosts {
-		s, err := rm.OpenConnection(network.DirInbound, true, multiaddr.StringCast(addr(i)))
-		if err == nil {
-			defer s.Done()
-			n++
+		if s, err := rm.OpenConnection(network.DirInbound, true, multiaddr.StringCast(addr(i))); err == nil {
+			in = append(in, s)
 		}
 	}
-	return n
+	for _, s := range in {
+		s.Done()
+	}
+	return len(in)
 }

@@ -79,7 +79,7 @@ func (s *session) close(reason error, graceful bool) {
 		s.out.close()
 		close(s.closing)
 		if !graceful {
-			s.stream.Reset()
+			_ = s.stream.Reset()
 		}
 	})
 }
@@ -99,7 +99,7 @@ func (s *session) run(reply *pb.Hello) {
 	defer close(s.done)
 	defer s.n.forget(s)
 	if reply != nil {
-		s.stream.SetWriteDeadline(time.Now().Add(s.n.cfg.timing.hello))
+		_ = s.stream.SetWriteDeadline(time.Now().Add(s.n.cfg.timing.hello))
 		if err := writeFrame(s.stream, &pb.Frame{Body: &pb.Frame_Hello{Hello: reply}}); err != nil {
 			s.close(fmt.Errorf("hello: %w", err), false)
 			return
@@ -122,7 +122,7 @@ func (s *session) run(reply *pb.Hello) {
 	err := s.read()
 	s.close(err, false)
 	<-writer
-	s.stream.Reset()
+	_ = s.stream.Reset()
 	s.n.host.ConnManager().Unprotect(s.peer, connTag)
 	s.n.log.Info("neighbour down", zap.Stringer("peer", s.peer), zap.NamedError("reason", s.reason))
 	s.n.cfg.Handler.PeerDown(s.peer)
@@ -139,7 +139,7 @@ func (s *session) read() error {
 	stop := context.AfterFunc(n.ctx, cancel)
 	defer stop()
 	for {
-		s.stream.SetReadDeadline(time.Now().Add(n.cfg.timing.silence))
+		_ = s.stream.SetReadDeadline(time.Now().Add(n.cfg.timing.silence))
 		f, size, err := readFrame(s.r, &scratch)
 		if err != nil {
 			return s.explain(err)
@@ -213,7 +213,7 @@ func (s *session) write() {
 		select {
 		case <-s.closing:
 			if s.graceful {
-				s.flush(&buf, time.Second)
+				_ = s.flush(&buf, time.Second)
 				s.stream.Close()
 			}
 			return
@@ -259,7 +259,7 @@ func (s *session) flush(buf *[]byte, limit time.Duration) error {
 		}
 		s.n.metrics.sent(f, len(b)-before)
 		if len(b) >= 64<<10 || i == len(fs)-1 {
-			s.stream.SetWriteDeadline(time.Now().Add(limit))
+			_ = s.stream.SetWriteDeadline(time.Now().Add(limit))
 			if _, err := s.stream.Write(b); err != nil {
 				return err
 			}
@@ -277,7 +277,7 @@ func (s *session) flush(buf *[]byte, limit time.Duration) error {
 // ping sends the time since the session began as a token: its pong tells the
 // round trip without any state.
 func (s *session) ping() {
-	s.send(&pb.Frame{Body: &pb.Frame_Ping{Ping: &pb.Ping{Token: uint64(time.Since(s.since))}}})
+	_ = s.send(&pb.Frame{Body: &pb.Frame_Ping{Ping: &pb.Ping{Token: uint64(time.Since(s.since))}}})
 }
 
 func (s *session) pong(token uint64) {

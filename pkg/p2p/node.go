@@ -262,7 +262,7 @@ func (n *Node) Ban(p peer.ID, d time.Duration, reason string) {
 	if n.begin() {
 		go func() { // closing waits for the other side
 			defer n.wg.Done()
-			n.host.Network().ClosePeer(p)
+			_ = n.host.Network().ClosePeer(p)
 		}()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -217,7 +218,7 @@ func TestTwoNodes(t *testing.T) {
 	if i, n, err := ans.Next(buf); err != nil || i != 3 || string(buf[:n]) != "hello" {
 		t.Errorf("second piece %d, %d bytes, %v", i, n, err)
 	}
-	if _, _, err := ans.Next(buf); err != io.EOF {
+	if _, _, err := ans.Next(buf); !errors.Is(err, io.EOF) {
 		t.Errorf("end: %v", err)
 	}
 	if !<-done {

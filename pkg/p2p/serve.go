@@ -174,7 +174,7 @@ func (d *dataPlane) busy(w http.ResponseWriter, e *BusyError) {
 	h.Set("Content-Type", "application/x-protobuf")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusServiceUnavailable)
-	w.Write(body)
+	_, _ = w.Write(body)
 }
 
 // fail answers an error of the PieceServer.
@@ -198,19 +198,22 @@ func (d *dataPlane) fail(ctx context.Context, w http.ResponseWriter, from peer.I
 
 func (d *dataPlane) servePieces(w http.ResponseWriter, r *http.Request, from peer.ID, dg digest.Digest) {
 	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAskBody))
 	if err != nil {
 		d.refuse(w, http.StatusBadRequest, "bad")
 		return
 	}
-	rc.SetReadDeadline(time.Time{}) // the ask may be parked; a client that leaves ends r.Context
+	_ = rc.SetReadDeadline(time.Time{}) // the ask may be parked; a client that leaves ends r.Context
 	a, err := parseAsk(dg, body)
 	if err != nil {
 		d.refuse(w, http.StatusBadRequest, "bad")
 		return
 	}
 	g, err := d.n.cfg.Pieces.Give(r.Context(), from, a)
+	if err == nil && g == nil {
+		err = errors.New("p2p: no gift and no error")
+	}
 	if err != nil {
 		d.fail(r.Context(), w, from, dg, err)
 		return
@@ -315,7 +318,7 @@ func (p *progressWriter) sent(n int64, err error) {
 }
 
 func (p *progressWriter) extend() {
-	p.rc.SetWriteDeadline(time.Now().Add(p.d.n.cfg.timing.sendStall))
+	_ = p.rc.SetWriteDeadline(time.Now().Add(p.d.n.cfg.timing.sendStall))
 }
 
 // Write is part of io.Writer.
