@@ -339,10 +339,13 @@ func (p *peer) name() uint64 {
 // askAny asks p for any of the open pieces; it tells whether there are any.
 func (d *Download) askAny(p *peer) bool {
 	s := d.open
+	if p.root {
+		s = s.and(p.have)
+	}
 	if !p.near {
-		s = newSet(d.n)
+		s = s.clone()
 		for w := range s {
-			s[w] = d.open[w] &^ d.nearH[w]
+			s[w] &^= d.nearH[w]
 		}
 	}
 	if s = d.portion(s, p); s.empty() {

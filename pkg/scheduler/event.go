@@ -66,6 +66,9 @@ type (
 		SameZone bool
 		RTT      time.Duration   // 0 = unknown, taken as near
 		Have     *piece.Bitfield // nil = none
+		// Complete: it holds everything, though Have may name less of it so far
+		// (what can be verified). A seeder need not say so.
+		Complete bool
 		// Key is a number of this peer that every host of the swarm agrees on
 		// (say, 8 bytes of a hash of its peer ID); 0 = unknown. See Config.Key.
 		Key uint64

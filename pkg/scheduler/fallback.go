@@ -63,25 +63,45 @@ func (d *Download) fallbackRange() (first, end int, reason string) {
 
 // sourceless returns the open pieces that nobody can be expected to give.
 func (d *Download) sourceless() (set, string) {
+	s := newSet(d.n)
+	for w := range s {
+		s[w] = d.open[w] &^ d.held[w]
+	}
 	for _, p := range d.up {
-		if p.source() && p.usable() && !p.shun {
-			return nil, ""
+		if p.usable() && p.shun && !d.hopeless(p) || p.usable() && !p.shun && p.source() {
+			if p.seeder {
+				return nil, ""
+			}
+			for w := range s {
+				s[w] &^= p.have[w]
+			}
 		}
+	}
+	if s.empty() {
+		return nil, ""
 	}
 	if d.grace > d.now {
 		d.at(d.grace)
 		return nil, ""
 	}
-	s := newSet(d.n)
-	any := uint64(0)
-	for w := range s {
-		s[w] = d.open[w] &^ d.held[w]
-		any |= s[w]
-	}
-	if any == 0 {
-		return nil, ""
-	}
 	return d.share(s), ReasonNoSource
+}
+
+// hopeless tells whether p, which is up but silent, is given up as a source:
+// nobody gives anything, or it has been silent for long. On a busy machine
+// everything is slow at times, and the upstream is not the cure for that.
+func (d *Download) hopeless(p *peer) bool {
+	if p.lost {
+		return true
+	}
+	quiet := max(d.c.StallAfter, min(4*d.typical, d.c.Patience))
+	t := min(d.lastGiven+quiet, p.life+d.c.Patience)
+	if t > d.now {
+		d.at(t)
+		return false
+	}
+	p.lost = true
+	return true
 }
 
 // share narrows s to what is ours to get of it. Where that is nothing, all of

@@ -85,8 +85,10 @@ func NewGiver(c GiverConfig) *Giver {
 // Stats returns the counts so far.
 func (g *Giver) Stats() GiverStats { return g.stats }
 
-// Active is the number of uploads under way, Waiting of asks not answered.
-func (g *Giver) Active() int  { return len(g.active) }
+// Active is the number of uploads under way.
+func (g *Giver) Active() int { return len(g.active) }
+
+// Waiting is the number of asks that have no answer yet.
 func (g *Giver) Waiting() int { return len(g.waiting) }
 
 // Step takes one event that happened at time now and returns what to do. The
@@ -152,7 +154,7 @@ func (g *Giver) ask(ev Ask) bool {
 		if a.peer.hungry != never && !ev.Urgent && g.now-a.peer.hungry > 2*time.Second {
 			a.peer.hungry = never
 		}
-		b.recant(a.peer, a.any, g.now)
+		b.learn(a.peer, a.any, g.now)
 	} else {
 		for _, i := range ev.Pieces {
 			if i >= 0 && i < b.n && !contains(a.pieces, i) {
@@ -189,6 +191,9 @@ func (g *Giver) serve() {
 
 // answer answers a now, or tells that it has to wait.
 func (g *Giver) answer(a *ask) bool {
+	if a.blob.byID[a.peer.id] != a.peer {
+		a.peer = a.blob.peer(a.peer.id) // it left the swarm and yet asks
+	}
 	give, verdict := g.choose(a)
 	switch verdict {
 	case verdictNotHeld:
@@ -269,19 +274,33 @@ func (g *Giver) full(a *ask) bool {
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.
 func (g *Giver) queue(a *ask) bool {
-	limit := g.c.Queue
-	if a.any != nil {
+	limit, ahead := g.c.Queue, len(g.waiting)
+	switch {
+	case a.any != nil:
 		limit = g.c.SeedQueue
+	case a.urgent: // whoever it was given to before can soon give it on
+		limit, ahead = g.slots(false), g.urgentWaiting()
 	}
 	t := a.came + g.c.QueueFor
 	newest := a == g.waiting[len(g.waiting)-1]
-	if t <= g.now || newest && !a.urgent && len(g.waiting) > limit {
+	if t <= g.now || newest && ahead > limit {
 		after := g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
 		g.busy(a, min(max(after, 20*time.Millisecond), time.Second))
 		return true
 	}
 	g.at(t)
 	return false
+}
+
+// urgentWaiting counts the urgent asks for exact pieces that wait.
+func (g *Giver) urgentWaiting() int {
+	n := 0
+	for _, a := range g.waiting {
+		if a.urgent && a.any == nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (g *Giver) notHeld(id AskID) {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"math/bits"
 	"math/rand/v2"
 	"time"
 )
@@ -28,8 +29,13 @@ type gpeer struct {
 	hasN    int
 	told    bool       // its pieces are known
 	whole   bool       // it held everything when first told of
-	counted set        // has, or was sent by us: in copies
+	counted set        // has, or will have, as far as we know: in copies
+	flight  set        // being sent by us
 	sent    []delivery // sent, but not announced yet
+	fed     int        // pieces sent, or being sent
+	asked   bool       // base is known
+	base    int        // pieces it lacked when it first asked for any
+	others  int        // of them it got elsewhere, as its asks tell
 	active  int        // uploads to it under way
 	gained  time.Duration
 	refused time.Duration // refused a second copy since; never = not refused
@@ -109,6 +115,10 @@ func (g *Giver) peerHas(ev PeerHas) bool {
 	p := b.peer(ev.Peer)
 	if ev.Bitfield != nil {
 		s := setOf(b.n, ev.Bitfield)
+		if s.empty() {
+			b.forget(p)
+			return true
+		}
 		if !p.told && b.n > 0 && s.count() == b.n {
 			p.whole = true
 			b.addWhole(1)
@@ -125,6 +135,10 @@ func (g *Giver) peerHas(ev PeerHas) bool {
 			}
 		}
 	}
+	if !p.told && b.n > 0 && len(ev.Pieces) >= b.n {
+		p.whole, p.told = true, true
+		b.addWhole(1)
+	}
 	for _, i := range ev.Pieces {
 		if i >= 0 && i < b.n {
 			b.announced(p, i, g.now)
@@ -135,22 +149,8 @@ func (g *Giver) peerHas(ev PeerHas) bool {
 
 func (g *Giver) peerGone(id Peer) bool {
 	for _, b := range g.order {
-		p := b.byID[id]
-		if p == nil {
-			continue
-		}
-		delete(b.byID, id)
-		for k, x := range b.peers {
-			if x == p {
-				b.peers = append(b.peers[:k], b.peers[k+1:]...)
-				break
-			}
-		}
-		for i := p.counted.next(0); i >= 0; i = p.counted.next(i + 1) {
-			b.uncount(p, i)
-		}
-		if p.whole {
-			b.addWhole(-1)
+		if p := b.byID[id]; p != nil {
+			b.forget(p)
 		}
 	}
 	for k := 0; k < len(g.waiting); {
@@ -173,10 +173,27 @@ func (b *gblob) scarce(now time.Duration) bool {
 // counts as one that stands in for a seeder.
 const rootFor = 2 * time.Second
 
+// forget drops what is known of p: it is gone, or left the swarm.
+func (b *gblob) forget(p *gpeer) {
+	delete(b.byID, p.id)
+	for k, x := range b.peers {
+		if x == p {
+			b.peers = append(b.peers[:k], b.peers[k+1:]...)
+			break
+		}
+	}
+	for i := p.counted.next(0); i >= 0; i = p.counted.next(i + 1) {
+		b.uncount(p, i)
+	}
+	if p.whole {
+		b.addWhole(-1)
+	}
+}
+
 func (b *gblob) peer(id Peer) *gpeer {
 	p := b.byID[id]
 	if p == nil {
-		p = &gpeer{id: id, has: newSet(b.n), counted: newSet(b.n), refused: never, hungry: never}
+		p = &gpeer{id: id, has: newSet(b.n), counted: newSet(b.n), flight: newSet(b.n), refused: never, hungry: never}
 		b.byID[id] = p
 		b.peers = append(b.peers, p)
 	}
@@ -257,12 +274,23 @@ func (b *gblob) announced(p *gpeer, i int, now time.Duration) {
 	b.count(p, i)
 }
 
-func (b *gblob) sendTo(p *gpeer, i int) { b.count(p, i) }
+func (b *gblob) sendTo(p *gpeer, i int) {
+	b.count(p, i)
+	p.flight.add(i)
+	p.fed++
+}
 
 // sentTo: the upload of piece i to p ended.
 func (b *gblob) sentTo(p *gpeer, i int, ok bool, now time.Duration) {
+	if b.byID[p.id] != p || i >= b.n {
+		return
+	}
+	p.flight.del(i)
+	if !ok {
+		p.fed--
+	}
 	switch {
-	case b.byID[p.id] != p || i >= b.n || p.has.has(i):
+	case p.has.has(i):
 	case ok:
 		p.gained = now
 		p.sent = append(p.sent, delivery{i, now})
@@ -271,18 +299,59 @@ func (b *gblob) sentTo(p *gpeer, i int, ok bool, now time.Duration) {
 	}
 }
 
-// recant: p asks for pieces in s, so it has not got those that it was sent a
-// while ago and never announced.
-func (b *gblob) recant(p *gpeer, s set, now time.Duration) {
+// learn takes from an ask for any of s what its peer must have: what it does
+// not ask for it holds, or is about to get elsewhere. So a seeder knows the
+// swarm from the asks alone; announcements only tell it sooner.
+func (b *gblob) learn(p *gpeer, s set, now time.Duration) {
+	lacks := 0
+	for w := range s {
+		lacks += bits.OnesCount64(s[w])
+		for x := ^s[w] & b.valid(w) &^ p.counted[w]; x != 0; {
+			z := bits.LeadingZeros64(x)
+			x &^= 1 << (63 - z)
+			b.count(p, w<<6+z)
+		}
+		// What it was thought to have but asks for has not reached it. Announced
+		// pieces stay: the ask may be older than the announcement.
+		for x := s[w] & p.counted[w] &^ p.has[w] &^ p.flight[w]; x != 0; {
+			z := bits.LeadingZeros64(x)
+			x &^= 1 << (63 - z)
+			if i := w<<6 + z; !p.justSent(i, now) {
+				b.uncount(p, i)
+			}
+		}
+	}
+	if !p.asked {
+		p.asked, p.base = true, lacks+p.fed
+	}
+	others := p.base - lacks - p.fed
+	if others > p.others {
+		p.gained, p.refused, p.alone = now, never, false
+	}
+	p.others = others
+}
+
+// justSent tells whether piece i was sent to p so lately that an ask for it
+// may be older. Older deliveries are forgotten.
+func (p *gpeer) justSent(i int, now time.Duration) bool {
+	just := false
 	for k := 0; k < len(p.sent); {
-		x := p.sent[k]
-		if now-x.at < 2*time.Second || !s.has(x.piece) {
-			k++
+		if now-p.sent[k].at > 2*time.Second {
+			p.sent = append(p.sent[:k], p.sent[k+1:]...)
 			continue
 		}
-		p.sent = append(p.sent[:k], p.sent[k+1:]...)
-		b.uncount(p, x.piece)
+		just = just || p.sent[k].piece == i
+		k++
 	}
+	return just
+}
+
+// valid is the mask of word w's pieces that exist.
+func (b *gblob) valid(w int) uint64 {
+	if left := b.n - w<<6; left < 64 {
+		return ^uint64(0) << (64 - left)
+	}
+	return ^uint64(0)
 }
 
 // try names up to n peers that hold, or are being sent, something that a wants.

@@ -16,6 +16,7 @@ type peer struct {
 	near   bool
 	bad    bool // sent wrong bytes: never asked again
 	shun   bool // asked and silent, or failing: asked at times, but not counted on
+	lost   bool // shunned for long: the upstream may stand in for it
 	slow   bool // demoted: asked after the others, until it gives something
 	counts bool // its pieces are in near/far
 	rival  bool // lacks pieces itself
@@ -23,8 +24,9 @@ type peer struct {
 	rtt    time.Duration
 	have   set
 	haveN  int
-	out    int     // requests under way
-	rate   float64 // bytes/s of one request, moving average; 0 = unknown
+	out    int           // requests under way
+	life   time.Duration // last sign of life
+	rate   float64       // bytes/s of one request, moving average; 0 = unknown
 	wait   backoff
 	urgent backoff // of urgent asks
 }
@@ -71,7 +73,7 @@ func (d *Download) reroot() {
 
 // rival makes p one that shares our duties, or no longer.
 func (d *Download) rival(p *peer, on bool) {
-	on = on && p.usable() && !p.seeder && p.haveN < d.n
+	on = on && p.usable() && !p.seeder && !p.whole && p.haveN < d.n
 	if on == p.rival {
 		return
 	}
@@ -120,14 +122,14 @@ func (d *Download) peerUp(ev PeerUp) bool {
 	d.rival(p, false)
 	d.count(p, false)
 	if !p.up {
-		p.up, p.shun, p.slow = true, false, false
-		p.wait, p.urgent = backoff{}, backoff{}
+		p.up, p.shun, p.slow, p.lost = true, false, false, false
+		p.wait, p.urgent, p.life = backoff{}, backoff{}, d.now
 		d.up = append(d.up, p)
 	}
 	p.seeder, p.near, p.rtt, p.key = ev.Seeder, ev.SameZone, ev.RTT, ev.Key
 	p.have = setOf(d.n, ev.Have)
 	p.haveN = p.have.count()
-	p.whole = !p.seeder && p.haveN == d.n
+	p.whole = !p.seeder && (ev.Complete || p.haveN == d.n)
 	d.count(p, true)
 	d.rival(p, true)
 	d.reroot()
@@ -245,6 +247,7 @@ func (d *Download) life(p *peer, gave bool) {
 		d.upstream = backoff{}
 		return
 	}
+	p.life, p.lost = d.now, false
 	if gave {
 		d.lastGiven = d.now
 		p.slow = false

@@ -47,8 +47,8 @@ func (d *Download) patience(r *request) (stall, cut time.Duration) {
 	case r.any && !r.granted:
 		return stall, cut + stall // a seeder may have parked it
 	case r.peer.rate > 0:
-		piece := float64(d.c.Geometry.PieceSize()) / r.peer.rate
-		stall = max(stall, min(time.Duration(4*piece*float64(time.Second)), 2*stall))
+		expect := time.Duration(float64(d.c.Geometry.PieceSize()) / r.peer.rate * float64(time.Second))
+		stall = max(stall, min(4*max(expect, d.typical), 2*stall))
 	}
 	return stall, max(cut, stall)
 }

@@ -42,6 +42,7 @@ type Config struct {
 	Neighbours int // of a host: 60
 	Parallel   int // blobs pulled at once: 3
 	NoReader   bool
+	TellAll    bool // haves go to the seeder and to complete hosts too
 	NoHint     bool // neighbours are found a second late (DHT), not through the seeder
 
 	Latency  time.Duration // one way, within a zone: 250 us

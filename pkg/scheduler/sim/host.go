@@ -247,20 +247,25 @@ func (h *host) flush() {
 		h.batch[b] = nil
 		epoch := h.epoch
 		tell := func(far bool) {
+			told := 0
 			for _, o := range h.neighbours {
 				if (o.zone != h.zone) != far || o.frozen {
 					continue
 				}
-				if o.seeder || o.store[b].Full() {
-					o.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: w.peerOf(h), Pieces: pieces})
+				if o.store[b].Full() || o.seeder {
+					if w.c.TellAll {
+						o.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: w.peerOf(h), Pieces: pieces})
+					}
+					continue // their asks tell what others lack
 				}
+				told++
 				if p := o.pulls[b]; p != nil {
 					p.step(scheduler.Have{Peer: w.peerOf(h), Pieces: pieces})
 				}
 			}
+			w.messages += int64(told)
+			w.control += int64(told * (bytesHave + 3*len(pieces)))
 		}
-		w.messages += int64(len(h.neighbours))
-		w.control += int64(len(h.neighbours) * (bytesHave + 3*len(pieces)))
 		w.clock.after(w.c.Latency, func() {
 			if h.alive && h.epoch == epoch {
 				tell(false)
