@@ -80,7 +80,8 @@ func (d *Download) hurry(w *want) {
 	}
 	p := d.second(w.block, first, d.c.MaxPerPeer+1)
 	for _, q := range d.up {
-		if p == nil && q != first && q.source() && q.usable() && !q.shun && q.urgent.until <= d.now && q.wait.fails == 0 {
+		if p == nil && q != first && q.source() && q.usable() && !q.shun &&
+			q.urgent.until <= d.now && q.wait.fails == 0 && q.out <= d.perPeer() {
 			p = q
 		}
 	}
@@ -286,7 +287,7 @@ func (d *Download) askSeeders() {
 				out++
 			}
 		}
-		for ; out < per; out++ {
+		for ; out < per && p.out <= per; out++ {
 			if p.wait.until > d.now {
 				d.at(p.wait.until)
 				break

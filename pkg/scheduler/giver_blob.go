@@ -103,7 +103,7 @@ func (g *Giver) blobDown(id Blob) bool {
 			break
 		}
 	}
-	b.have, b.growing = newSet(b.n), false // waiting asks are answered NotHeld
+	b.have, b.fresh, b.freshN, b.growing = newSet(b.n), newSet(b.n), 0, false // waiting asks are answered NotHeld
 	return true
 }
 
