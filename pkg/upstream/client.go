@@ -24,7 +24,9 @@ type Registry struct {
 	Name string // what users and ?ns= call it: "docker.io", "ghcr.io", or any word without a slash
 	URL  string // scheme and host only: "https://registry-1.docker.io", "http://10.0.0.1:5000"
 	// NS is sent as ?ns= with every request: the upstream is a seeder (or
-	// another mirror), NS the name by which it knows the registry meant. "" for none.
+	// another mirror), NS the name by which it knows the registry meant. Its
+	// failures are final: no request is sent again, and its Retry-After holds
+	// up no other. "" for none.
 	NS string
 }
 

@@ -62,7 +62,7 @@ func (u *upstream) do(ctx context.Context, rq *request) (*response, *Error) {
 		if notMade := f.kind == RateLimited && f.status == 0; !notMade || last == nil || last.retryAfter == 0 {
 			last = f
 		}
-		if !f.again || try+1 >= maxTries {
+		if !f.again || try+1 >= maxTries || u.relay() {
 			return nil, u.error(rq, last)
 		}
 		if last.retryAfter == 0 {
@@ -72,6 +72,11 @@ func (u *upstream) do(ctx context.Context, rq *request) (*response, *Error) {
 		}
 	}
 }
+
+// relay tells whether the upstream is a seeder. It has tried already, so that
+// trying again only costs time; and its "come back later" is about one
+// upstream of its own: it must not hold up what else it has.
+func (u *upstream) relay() bool { return u.ns != "" }
 
 // once sends a request once: waits its turn, follows redirects, logs in again
 // when the upstream no longer likes the token.
@@ -291,6 +296,9 @@ func (u *upstream) limited(resp *http.Response) time.Duration {
 		}
 		d = backoff(time.Second, time.Minute, u.strikes, u.o.Jitter)
 		u.strikes++
+	}
+	if u.relay() {
+		return d
 	}
 	if until := u.now().Add(d); until.After(u.blockedUntil) {
 		u.blockedUntil = until
