@@ -38,7 +38,9 @@ func (e *Env) frozen(ctx context.Context, seeder bool) error {
 	var gap silence
 	pullers := make(map[string]lab.Puller)
 	for _, p := range c.peers {
-		hp := c.puller(p, false)
+		// A mirror that slept past its own deadlines may say so: containerd then goes
+		// to the upstream, and so may the clients of the frozen hosts.
+		hp := c.puller(p, isVictim(p.Host.Name))
 		if !isVictim(p.Host.Name) {
 			hp.OnBytes = gap.watch()
 		}
@@ -68,7 +70,9 @@ func (e *Env) frozen(ctx context.Context, seeder bool) error {
 	// stalls is left within 2 s.
 	longest := gap.longest()
 	e.row("longest silence of any client's pull", "<= 10 s", longest <= 10*time.Second, "%.1f s; pulls took %.1f s", longest.Seconds(), took.Seconds())
-	e.expect("the frozen hosts finish after the thaw", "yes", pl.wait(isVictim))
+	if !seeder {
+		e.expect("the frozen hosts finish after the thaw", "yes", pl.wait(isVictim))
+	}
 	return nil
 }
 

@@ -145,6 +145,9 @@ func Run(ctx context.Context, s Scenario, c Config) Result {
 	e := &Env{Config: c, name: s.Name}
 	start := time.Now()
 	err := s.run(ctx, e)
+	if lab.Interrupted() {
+		select {} // the lab ends the process once all is removed
+	}
 	res := Result{Scenario: s.Name, Rows: e.rows, Took: time.Since(start)}
 	res.fail(err)
 	if res.Failed() && c.Keep != "" {
