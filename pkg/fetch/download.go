@@ -23,7 +23,6 @@ type download struct {
 	sched   *scheduler.Download
 	reqs    map[scheduler.Request]*request
 	wants   map[int][2]int
-	asked   map[peer.ID]bool // neighbours that were sent a Join
 	wake    *time.Timer
 	final   *time.Timer // waiting for the seeder's final list
 	release func()
@@ -49,7 +48,7 @@ func (s *swarm) startDownload(release func()) {
 	}
 	d := &download{
 		s: s, reqs: make(map[scheduler.Request]*request), wants: s.early,
-		asked: make(map[peer.ID]bool), rawFrom: make(map[int]peer.ID), release: release,
+		rawFrom: make(map[int]peer.ID), release: release,
 	}
 	s.early = make(map[int][2]int)
 	have := s.blob.Have()
@@ -71,18 +70,6 @@ func (s *swarm) startDownload(release func()) {
 	for _, m := range s.members {
 		d.memberUp(m)
 	}
-	// Seeders first: their answer names other peers.
-	nbs := s.e.network().Neighbours()
-	for _, nb := range nbs {
-		if nb.Seeder {
-			d.join(nb)
-		}
-	}
-	for _, nb := range some(nbs, maxMembers) {
-		if !nb.Seeder {
-			d.join(nb)
-		}
-	}
 	for id, w := range d.wants {
 		d.step(scheduler.Want{ID: id, First: w[0], End: w[1]})
 	}
@@ -94,13 +81,6 @@ func (s *swarm) startDownload(release func()) {
 			}
 		})
 	})
-	if s.geom.Size() >= SmallBlob {
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			s.lookup()
-		}()
-	}
 }
 
 // hasUpstream tells whether the blob could be had from its upstream directly.
@@ -110,40 +90,6 @@ func (s *swarm) hasUpstream() bool {
 	}
 	_, ok := s.e.o.Upstream.URL(s.want.Source.Upstream)
 	return ok
-}
-
-// lookup asks the DHT for providers, again and again while the swarm is small.
-func (s *swarm) lookup() {
-	key, err := blobCID(s.digest)
-	if err != nil {
-		return
-	}
-	for pause := lookupEvery; ; pause = min(2*pause, 2*time.Minute) {
-		ctx, cancel := context.WithTimeout(s.ctx, 30*time.Second)
-		for ai := range s.e.network().Providers(ctx, key, hintPeers) {
-			s.post(func() { s.meet([]peer.AddrInfo{ai}) })
-		}
-		cancel()
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-s.ctx.Done():
-			t.Stop()
-			return
-		}
-		hungry := make(chan bool, 1)
-		if !s.post(func() { hungry <- s.dl != nil && len(s.members) < 8 }) {
-			return
-		}
-		select {
-		case h := <-hungry:
-			if !h {
-				return
-			}
-		case <-s.done:
-			return
-		}
-	}
 }
 
 // close ends every request. The swarm waits for their goroutines.
@@ -165,23 +111,6 @@ func (d *download) close() {
 		d.signers.Stop()
 	}
 	d.release()
-}
-
-// join asks a neighbour into the swarm.
-func (d *download) join(nb p2p.Neighbour) {
-	s := d.s
-	if d.asked[nb.ID] {
-		return
-	}
-	d.asked[nb.ID] = true
-	j := p2p.Join{Digest: s.digest, Size: s.geom.Size(), Source: s.want.Source.String()}
-	if b := s.blob.Have(); b.Count() > 0 {
-		j.Have = b.Bytes()
-	}
-	if nb.Seeder || len(s.members) < 8 {
-		j.WantPeers = hintPeers
-	}
-	_ = s.e.network().Send(nb.ID, j)
 }
 
 // verifiable narrows a set of pieces to those that can be checked when they
@@ -285,14 +214,15 @@ func (d *download) offer(fresh []int) {
 	d.s.noteSourced()
 }
 
-// noteSourced records whether somebody is at hand who is known to have bytes:
-// a member, or an upstream that has answered.
+// noteSourced records whether somebody is at hand who can be expected to give
+// the blob: a seeder that took the job, a member with pieces that can be
+// verified, or an upstream that has answered. On a busy link that may be all
+// there is before a client must be told yes or no.
 func (s *swarm) noteSourced() {
+	checkable := s.hashes.known() > 0 || s.dl.unsigned()
 	ok := s.dl.upstream
-	if s.hashes.known() > 0 || s.dl.unsigned() {
-		for _, m := range s.members {
-			ok = ok || !m.bad && (m.seeder || m.have.Count() > 0)
-		}
+	for _, m := range s.members {
+		ok = ok || !m.bad && (m.seeder || checkable && m.have.Count() > 0)
 	}
 	s.sourced.Store(ok)
 }

@@ -193,17 +193,6 @@ func (s *swarm) meet(peers []peer.AddrInfo) {
 	}
 }
 
-// neighbourUp asks a neighbour into the swarm of a blob that is being downloaded.
-func (s *swarm) neighbourUp(nb p2p.Neighbour) {
-	if s.dl == nil {
-		return
-	}
-	if m := s.members[nb.ID]; m != nil && m.handle != 0 && s.dl.asked[nb.ID] {
-		return
-	}
-	s.dl.join(nb)
-}
-
 // handleState takes what a neighbour says that it holds, and makes it a member.
 func (s *swarm) handleState(from peer.ID, size int64, have []byte, complete, joined bool) *member {
 	if size != s.geom.Size() {
@@ -288,9 +277,7 @@ func (s *swarm) handleLeave(from peer.ID, reason string) {
 
 // drop forgets a member that left or whose connection is gone.
 func (s *swarm) drop(p peer.ID) {
-	if s.dl != nil {
-		delete(s.dl.asked, p)
-	}
+	delete(s.asked, p)
 	m := s.members[p]
 	if m == nil {
 		return

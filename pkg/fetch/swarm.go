@@ -31,7 +31,8 @@ type swarm struct {
 	geom     piece.Geometry
 	log      *zap.Logger
 	members  map[peer.ID]*member
-	handles  []*member // by scheduler.Peer; 0 is the upstream
+	handles  []*member        // by scheduler.Peer; 0 is the upstream
+	asked    map[peer.ID]bool // neighbours that were sent a Join
 	want     Want
 	wanted   bool // a download is under way or queued
 	settled  bool // the whole digest is known to be right
@@ -81,6 +82,7 @@ func newSwarm(e *Engine, b *store.Blob, w Want) *swarm {
 		log:      e.log.With(zap.Stringer("digest", w.Digest)),
 		members:  make(map[peer.ID]*member),
 		handles:  make([]*member, 1),
+		asked:    make(map[peer.ID]bool),
 		inbox:    make(chan func(), 256),
 		done:     make(chan struct{}),
 		early:    make(map[int][2]int),
@@ -222,6 +224,7 @@ func (s *swarm) setWanted(w Want) {
 		s.startOrigin()
 		return
 	}
+	s.joinAll()
 	// A client that waits goes ahead of the queue of prefetches.
 	s.wg.Add(1)
 	go func() {
