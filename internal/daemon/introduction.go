@@ -60,21 +60,34 @@ func (in *Introduction) AddrInfo() (peer.AddrInfo, error) {
 // ErrNoSeeder says that a URL answers, but is no Samara seeder.
 var ErrNoSeeder = errors.New("this is no Samara seeder")
 
+// introductionTimeout bounds Introduce.
+const introductionTimeout = 5 * time.Second
+
+// introducing keeps no connections: a seeder is asked for its introduction now
+// and then.
+var introducing = &http.Client{Transport: &http.Transport{
+	Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
+}}
+
 // Introduce fetches a seeder's introduction. Its listen addresses that name no
-// host are completed with the one in the URL by the seeder itself.
+// host are completed with the one in the URL by the seeder itself. The error is
+// an ErrNoSeeder where something else answers.
 func Introduce(ctx context.Context, seederURL string) (*Introduction, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, introductionTimeout)
 	defer cancel()
 	u := strings.TrimSuffix(seederURL, "/") + IntroductionPath
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
 		return nil, fmt.Errorf("seeder %s: %w", seederURL, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := introducing.Do(req)
 	if err != nil {
 		var ue *url.Error
 		if errors.As(err, &ue) {
 			err = ue.Err
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, fmt.Errorf("seeder %s takes connections or packets but does not answer in time: %w", seederURL, err)
 		}
 		return nil, fmt.Errorf("seeder %s does not answer: %w", seederURL, err)
 	}
@@ -82,6 +95,9 @@ func Introduce(ctx context.Context, seederURL string) (*Introduction, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxIntroduction))
 	if err != nil {
 		return nil, fmt.Errorf("seeder %s: read its introduction: %w", seederURL, err)
+	}
+	if resp.StatusCode >= 500 { // a proxy whose seeder is still to come
+		return nil, fmt.Errorf("seeder %s does not answer: %s answers %s", seederURL, u, resp.Status)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s: %w; is --seeder the URL of a seeder's registry API?", u, resp.Status, ErrNoSeeder)

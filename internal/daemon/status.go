@@ -55,6 +55,9 @@ func (d *Daemon) Status() status.Status {
 		}
 		st.Upstreams = append(st.Upstreams, up)
 	}
+	if d.p.Status != nil {
+		d.p.Status(&st)
+	}
 	return st
 }
 

@@ -6,6 +6,10 @@
 // asked for again. Everything that was pulled is served with every upstream
 // down, also after a restart.
 //
-// Not its job: to move blobs (pkg/fetch), to speak HTTP (pkg/registry) or to
-// talk to upstreams (pkg/upstream). Only cmd/seeder may call it.
+// Its job is small: to wire a seeder together, to introduce it to peers, and to
+// choose what a failure means to a client.
+//
+// Not its job: to find manifests (internal/metadata), to move blobs (pkg/fetch),
+// to speak HTTP (pkg/registry) or to talk to upstreams (pkg/upstream). Only
+// cmd/seeder may call it.
 package seed

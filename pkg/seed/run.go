@@ -17,22 +17,26 @@ import (
 // Run is `seeder serve`: it serves until ctx ends, and returns once everything
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Seeder, version string) error {
-	d, err := daemon.Open(daemon.Params{Name: "seeder", Version: version, Config: c.Common, Seeder: true})
+	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Seeder: true})
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	life, stop := context.WithCancel(context.Background())
-	defer stop()
-	b := newBackend(d, c, life)
-	mux := http.NewServeMux()
-	mux.Handle("/v2/", registry.NewHandler(b, registry.HandlerOptions{
+	b := newBackend(d, c)
+	defer b.close()
+	api := registry.NewHandler(b, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
+	})
+	introduce := daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) })
+	// No http.ServeMux: it would redirect /v2 to /v2/ (contract 1), and clean
+	// paths that the registry has to judge.
+	return d.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == daemon.IntroductionPath {
+			introduce.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
 	}))
-	mux.Handle(daemon.IntroductionPath, daemon.IntroductionHandler(func(host string) daemon.Introduction {
-		return introduction(d, c, version, host)
-	}))
-	return d.Serve(ctx, mux)
 }
 
 // introduction is what a peer learns of this seeder. Upstream URLs hold no
@@ -42,15 +46,14 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 	if d.PSK != nil {
 		in.SwarmKey = p2p.Fingerprint(d.PSK)
 	}
-	for _, a := range d.Node.Addrs() {
-		in.Addrs = append(in.Addrs, a.String())
-	}
+	addrs := d.Node.Addrs()
 	// The address under which the peer reached the registry API is one more,
 	// the best behind NAT or a Service; with --advertise we were told better.
 	if len(c.Advertise) == 0 {
-		if a := sameHost(d.Node.Addrs(), host); a != "" {
-			in.Addrs = append([]string{a}, in.Addrs...)
-		}
+		addrs = withHost(addrs, host)
+	}
+	for _, a := range addrs {
+		in.Addrs = append(in.Addrs, a.String())
 	}
 	for _, u := range c.Upstreams {
 		in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: u.Name, URL: u.URL})
@@ -58,27 +61,28 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 	return in
 }
 
-// sameHost is host with the port of the first libp2p address; "" when host is
-// no address or is listed already.
-func sameHost(addrs []multiaddr.Multiaddr, host string) string {
+// withHost puts host, with the port of a libp2p address of its family, before
+// the addresses that are known; unless it is one of them, or none at all.
+func withHost(addrs []multiaddr.Multiaddr, host string) []multiaddr.Multiaddr {
 	ip := net.ParseIP(host)
+	port := ""
 	for _, a := range addrs {
-		if have, err := manet.ToIP(a); err == nil && ip != nil && have.Equal(ip) {
-			return ""
+		have, err := manet.ToIP(a)
+		if err == nil && ip != nil && have.Equal(ip) {
+			return addrs
+		}
+		p, perr := a.ValueForProtocol(multiaddr.P_TCP)
+		sameFamily := err == nil && ip != nil && (have.To4() == nil) == (ip.To4() == nil)
+		if perr == nil && (port == "" || sameFamily) {
+			port = p
 		}
 	}
-	for _, a := range addrs {
-		port, err := a.ValueForProtocol(multiaddr.P_TCP)
-		if err != nil {
-			continue
-		}
-		switch {
-		case ip == nil:
-			return "/dns/" + host + "/tcp/" + port
-		case ip.To4() != nil:
-			return "/ip4/" + host + "/tcp/" + port
-		}
-		return "/ip6/" + host + "/tcp/" + port
+	if port == "" {
+		return addrs
 	}
-	return ""
+	a, err := daemon.HostPort(host, port)
+	if err != nil {
+		return addrs // whatever the Host header said
+	}
+	return append([]multiaddr.Multiaddr{a}, addrs...)
 }

@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/fetch"
+	"github.com/samara-p2p/samara/pkg/piece"
+	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store"
+	"github.com/samara-p2p/samara/pkg/upstream"
+)
+
+// maxCatalog bounds the digests remembered from manifests.
+const maxCatalog = 1_000_000
+
+// openContent opens the store, what is remembered beside it, and the upstreams.
+func (d *Daemon) openContent(context.Context) (err error) {
+	c := d.p.Config
+	d.Store, err = store.Open(filepath.Join(c.Data, "store"), store.Options{
+		Quota: int64(c.Quota), Log: d.Log.Named("store"), Registerer: d.Metrics, Namespace: d.p.Name,
+		Verify: d.signedHashes,
+	})
+	if err != nil {
+		return err
+	}
+	d.atClose(func() { _ = d.Store.Close() })
+	if d.Tags, err = registry.OpenTags(filepath.Join(c.Data, "tags")); err != nil {
+		return err
+	}
+	d.Catalog = registry.NewCatalog(maxCatalog)
+	regs := make([]upstream.Registry, 0, len(c.Upstreams))
+	names := make([]string, 0, len(c.Upstreams))
+	for _, u := range c.Upstreams {
+		regs = append(regs, upstream.Registry{Name: u.Name, URL: u.URL})
+		names = append(names, u.Name)
+	}
+	def := c.Default()
+	if !d.p.Seeder && !slices.Contains(names, def) {
+		def = "" // the seeder may know it
+	}
+	if d.Resolver, err = registry.NewResolver(names, def); err != nil {
+		return err
+	}
+	if c.DockerConfig != "" {
+		if err := os.Setenv("DOCKER_CONFIG", c.DockerConfig); err != nil {
+			return err
+		}
+	}
+	d.Upstream, err = upstream.New(regs, upstream.Options{
+		MaxConcurrent: c.MaxConcurrent, UserAgent: "samara-" + d.p.Name + "/" + d.p.Version,
+		Log: d.Log.Named("upstream"), Registerer: d.Metrics, Namespace: d.p.Name,
+	})
+	if err != nil {
+		return err
+	}
+	d.atClose(d.Upstream.Close)
+	return nil
+}
+
+func (d *Daemon) trusted(p peer.ID) bool {
+	return d.p.Trusted != nil && d.p.Trusted(p) || d.p.Seeder && p == d.id
+}
+
+// signedHashes tells the store what the pieces of a partial blob must hash to,
+// by the runs of trusted signers that were kept with it.
+func (d *Daemon) signedHashes(dg digest.Digest, size int64, envelopes [][]byte) func(int) (piece.Hash, bool) {
+	g, err := piece.GeometryOf(size)
+	if err != nil {
+		return nil
+	}
+	l := piece.NewList(dg, g)
+	for _, env := range envelopes {
+		r, signer, err := piece.Open(env)
+		if err != nil || !d.trusted(signer) || r.Digest != dg || r.Size != size {
+			continue
+		}
+		_, _ = l.Add(r, env) // a run that contradicts another adds nothing
+	}
+	return l.Hash
+}
+
+// locate finds the size and source of a digest that a peer asks for.
+func (d *Daemon) locate(dg digest.Digest) (fetch.Want, bool) {
+	k, ok := d.Catalog.Find(dg)
+	if !ok || k.Size < 0 {
+		return fetch.Want{}, false
+	}
+	return fetch.Want{Digest: dg, Size: k.Size, Source: fetch.Source{Upstream: k.Name.Upstream, Repository: k.Name.Repository}}, true
+}
+
+// learnStored fills the catalogue from the manifests in the store.
+func (d *Daemon) learnStored() {
+	for _, in := range d.Store.Infos() {
+		if !in.Complete || len(in.Meta.Sources) == 0 || !registry.IsManifestType(in.Meta.MediaType) {
+			continue
+		}
+		n, err := registry.ParseName(in.Meta.Sources[0])
+		if err != nil {
+			continue
+		}
+		content, mediaType, err := d.Engine.Held(in.Digest, registry.MaxManifestSize)
+		if err != nil {
+			continue
+		}
+		if _, err := d.Catalog.Learn(n, in.Digest, mediaType, content); err != nil {
+			d.Log.Warn("a stored manifest is not understood", zap.Stringer("digest", in.Digest), zap.Error(err))
+		}
+	}
+}
