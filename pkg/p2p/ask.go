@@ -28,6 +28,8 @@ type Answer struct {
 	next    int
 	body    io.ReadCloser
 	watch   *watchdog
+	got     int64       // bytes of the pieces so far
+	onBytes func(int64) // see Watch; may be nil
 }
 
 // Ask asks one peer for pieces and returns once the answer begins, which can
@@ -140,6 +142,10 @@ func checkAnswer(a Ask, got []int) error {
 // Pieces are the pieces of the answer, in the order Next yields them.
 func (a *Answer) Pieces() []int { return a.pieces }
 
+// Watch has Next call f after every read that brought bytes, with the bytes
+// of all pieces so far.
+func (a *Answer) Watch(f func(bytes int64)) { a.onBytes = f }
+
 // Next reads the next piece whole into buf, which must hold a piece, and
 // returns its index and length, or io.EOF after the last. It fails when no
 // byte comes for Config.IdleTimeout.
@@ -156,6 +162,9 @@ func (a *Answer) Next(buf []byte) (index, n int, err error) {
 		if m > 0 {
 			a.watch.moved()
 			n += m
+			if a.got += int64(m); a.onBytes != nil {
+				a.onBytes(a.got)
+			}
 		}
 		if err != nil && n < l {
 			a.d.n.metrics.dataIn.Add(float64(n))
@@ -211,7 +220,7 @@ func (d *dataPlane) content(ctx context.Context, to peer.ID, dg digest.Digest, l
 		return nil, "", watch.explain(err)
 	}
 	if got := dg.Algorithm().FromBytes(buf.Bytes()); got != dg {
-		return nil, "", fmt.Errorf("the bytes have digest %s, not %s", got, dg)
+		return nil, "", fmt.Errorf("%w: they have digest %s, not %s", ErrWrongContent, got, dg)
 	}
 	return buf.Bytes(), resp.Header.Get("Content-Type"), nil
 }

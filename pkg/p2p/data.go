@@ -70,6 +70,8 @@ func (e *BusyError) Error() string {
 var (
 	ErrNotHeld = errors.New("p2p: peer does not hold that")
 	ErrDenied  = errors.New("p2p: peer does not admit this node")
+	// ErrWrongContent: a peer answered with bytes of another digest.
+	ErrWrongContent = errors.New("p2p: peer sent wrong bytes")
 )
 
 // dataPlane serves and asks for pieces.
