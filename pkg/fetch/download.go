@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -21,23 +22,20 @@ import (
 type download struct {
 	s       *swarm
 	sched   *scheduler.Download
-	reqs    map[scheduler.Request]*request
+	reqs    map[scheduler.Request]context.CancelFunc
+	wg      sync.WaitGroup // of the requests' goroutines
 	wants   map[int][2]int
 	wake    *time.Timer
 	final   *time.Timer // waiting for the seeder's final list
-	release func()
+	release func()      // gives the place among the prefetches back
 	closed  bool
-	stuck   error           // the last reason why a source failed
-	rawFrom map[int]peer.ID // who gave an unverified piece
-	signers *time.Timer     // runs out when no signed hash is to be expected
-	lone    bool            // it has run out
+	stuck   error // the last reason why a source failed
 
-	upstream bool // it has answered
-}
-
-type request struct {
-	m      *member // nil: the upstream
-	cancel context.CancelFunc
+	upstream bool            // the upstream has answered
+	rawFrom  map[int]peer.ID // who gave an unverified piece
+	signers  *time.Timer     // runs out when no signed hash is to be expected
+	lone     bool            // it has run out
+	raw      bool            // unsigned pieces are taken; see unsigned.go
 }
 
 // startDownload begins, or resumes, the download of the blob.
@@ -47,14 +45,11 @@ func (s *swarm) startDownload(release func()) {
 		return
 	}
 	d := &download{
-		s: s, reqs: make(map[scheduler.Request]*request), wants: s.early,
+		s: s, reqs: make(map[scheduler.Request]context.CancelFunc), wants: s.early,
 		rawFrom: make(map[int]peer.ID), release: release,
 	}
 	s.early = make(map[int][2]int)
-	have := s.blob.Have()
-	for i := range s.blob.Raw().All() {
-		have.Set(i)
-	}
+	have := s.heldOrRaw()
 	d.sched = scheduler.New(scheduler.Config{
 		Geometry:   s.geom,
 		Have:       have,
@@ -63,99 +58,75 @@ func (s *swarm) startDownload(release func()) {
 		NoFallback: !s.hasUpstream(),
 	})
 	s.dl = d
+	if s.blob.Have().Count() > 0 {
+		s.announceOnce()
+	}
 	if have.Full() {
 		s.checkDone()
 		return
 	}
-	for _, m := range s.members {
-		d.memberUp(m)
+	d.signers = time.AfterFunc(signersGrace, func() {
+		d.post(func() {
+			d.lone = true
+			d.reconsider()
+		})
+	})
+	for _, m := range s.handles {
+		if m != nil {
+			d.memberUp(m)
+		}
 	}
 	for id, w := range d.wants {
 		d.step(scheduler.Want{ID: id, First: w[0], End: w[1]})
 	}
 	d.step(scheduler.Tick{})
-	d.signers = time.AfterFunc(signersGrace, func() {
-		s.post(func() {
-			if s.dl == d {
-				d.offerUnsigned()
-			}
-		})
-	})
 }
 
 // hasUpstream tells whether the blob could be had from its upstream directly.
 func (s *swarm) hasUpstream() bool {
-	if s.e.o.Upstream == nil || s.want.Source == (Source{}) {
+	src := s.sources.current()
+	if s.e.o.Upstream == nil || src == (Source{}) {
 		return false
 	}
-	_, ok := s.e.o.Upstream.URL(s.want.Source.Upstream)
+	_, ok := s.e.o.Upstream.URL(src.Upstream)
 	return ok
 }
 
-// close ends every request. The swarm waits for their goroutines.
+// post has f run on the owner goroutine, unless the download has ended by then.
+func (d *download) post(f func()) {
+	d.s.post(func() {
+		if !d.closed {
+			f()
+		}
+	})
+}
+
+// close ends every request. Their goroutines end soon after.
 func (d *download) close() {
-	if d.closed {
-		return
+	if !d.closed {
+		d.handOver()()
 	}
+}
+
+// handOver closes d but for its place among the prefetches, which it returns.
+func (d *download) handOver() (release func()) {
 	d.closed = true
-	for _, r := range d.reqs {
-		r.cancel()
+	for _, cancel := range d.reqs {
+		cancel()
 	}
-	if d.wake != nil {
-		d.wake.Stop()
-	}
-	if d.final != nil {
-		d.final.Stop()
-	}
-	if d.signers != nil {
-		d.signers.Stop()
-	}
-	d.release()
-}
-
-// verifiable narrows a set of pieces to those that can be checked when they
-// come, or, where nobody signs, to those of a complete holder.
-func (d *download) verifiable(m *member, pieces []int) []int {
-	if m.complete && d.unsigned() {
-		return pieces
-	}
-	out := make([]int, 0, len(pieces))
-	for _, i := range pieces {
-		if _, ok := d.s.hashes.get(i); ok {
-			out = append(out, i)
+	for _, t := range []*time.Timer{d.wake, d.final, d.signers} {
+		if t != nil {
+			t.Stop()
 		}
 	}
-	return out
-}
-
-// signersGrace is how long a download waits for somebody who has signed hashes
-// before it takes pieces that nobody vouches for.
-const signersGrace = 2 * time.Second
-
-// unsigned tells whether the swarm must do without signed hashes: none is
-// known, and no seeder is there to give them.
-func (d *download) unsigned() bool {
-	if !d.lone || d.s.hashes.known() > 0 {
-		return false
-	}
-	_, ok := d.s.seederMember()
-	return !ok
-}
-
-// offerUnsigned lets the scheduler ask complete members without knowing hashes.
-func (d *download) offerUnsigned() {
-	d.lone = true
-	for _, m := range d.s.handles {
-		if m != nil && !m.bad && m.complete && !m.seeder {
-			d.memberHas(m)
-		}
-	}
+	return d.release
 }
 
 func (d *download) memberUp(m *member) {
-	if m.bad {
+	if d.s.liars[m.id] {
 		return
 	}
+	d.reconsider()
 	rtt := time.Duration(0)
 	if nb, ok := d.s.e.network().Neighbour(m.id); ok {
 		rtt = nb.RTT
@@ -167,38 +138,39 @@ func (d *download) memberUp(m *member) {
 		}
 	}
 	d.step(scheduler.PeerUp{
-		Peer: m.handle, Seeder: m.seeder, RTT: rtt, Have: have,
+		Peer: m.handle, Seeder: m.seeder, RTT: rtt, Have: have, Complete: m.complete,
 		SameZone: m.zone == d.s.e.o.Zone, Key: keyOf(m.id),
 	})
-	d.s.noteSourced()
+	d.noteSourced()
 }
 
-func (d *download) memberHas(m *member) { d.memberGot(m, list(m.have)) }
-
-func (d *download) memberGot(m *member, fresh []int) {
-	if m.bad || m.seeder {
+// memberHas is told of further pieces of a member.
+func (d *download) memberHas(m *member, fresh []int) {
+	if m.seeder || d.s.liars[m.id] {
 		return
 	}
 	if v := d.verifiable(m, fresh); len(v) > 0 {
 		d.step(scheduler.Have{Peer: m.handle, Pieces: v})
 	}
-	d.s.noteSourced()
+	d.noteSourced()
 }
 
-func (d *download) memberDown(m *member) { d.step(scheduler.PeerDown{Peer: m.handle}) }
+func (d *download) memberDown(m *member) {
+	d.step(scheduler.PeerDown{Peer: m.handle})
+	d.reconsider()
+	d.noteSourced()
+}
 
-// refused notes why a neighbour does not take part.
-func (d *download) refused(p peer.ID, reason string) {
-	if nb, ok := d.s.e.network().Neighbour(p); ok && nb.Seeder {
-		d.stuck = fmt.Errorf("the seeder cannot give it: %s", reason)
-		d.s.log.Info("the seeder cannot give the blob", zap.String("reason", reason))
-	}
+// refused notes why the seeder does not take part.
+func (d *download) refused(reason string) {
+	d.stuck = fmt.Errorf("the seeder cannot give it: %s", reason)
+	d.s.log.Info("the seeder cannot give the blob", zap.String("reason", reason))
 }
 
 // offer tells the scheduler of pieces that became verifiable.
 func (d *download) offer(fresh []int) {
 	for _, m := range d.s.handles {
-		if m == nil || m.seeder || m.bad {
+		if m == nil || m.seeder || d.s.liars[m.id] {
 			continue
 		}
 		var p []int
@@ -211,20 +183,22 @@ func (d *download) offer(fresh []int) {
 			d.step(scheduler.Have{Peer: m.handle, Pieces: p})
 		}
 	}
-	d.s.noteSourced()
+	d.noteSourced()
 }
 
-// noteSourced records whether somebody is at hand who can be expected to give
-// the blob: a seeder that took the job, a member with pieces that can be
-// verified, or an upstream that has answered. On a busy link that may be all
-// there is before a client must be told yes or no.
-func (s *swarm) noteSourced() {
-	checkable := s.hashes.known() > 0 || s.dl.unsigned()
-	ok := s.dl.upstream
-	for _, m := range s.members {
-		ok = ok || !m.bad && (m.seeder || checkable && m.have.Count() > 0)
+// noteSourced records whether somebody is at hand who is known to have bytes
+// that a client may read as they come: a seeder that took the job, a member
+// with pieces that can be verified, or an upstream that has answered. On a busy
+// link that may be all there is before a client must be told yes or no.
+// Unsigned holders do not count, since nothing of theirs is read before the
+// last byte has come.
+func (d *download) noteSourced() {
+	checkable := d.s.hashes.known() > 0
+	ok := d.upstream
+	for _, m := range d.s.members {
+		ok = ok || !d.s.liars[m.id] && (m.seeder || checkable && m.have.Count() > 0)
 	}
-	s.sourced.Store(ok)
+	d.s.sourced.Store(ok)
 }
 
 // step feeds one event to the scheduler and carries out its actions.
@@ -239,12 +213,10 @@ func (d *download) step(ev scheduler.Event) {
 		case scheduler.Fallback:
 			d.fallback(a)
 		case scheduler.Cancel:
-			if r := d.reqs[a.Request]; r != nil {
-				if ce := d.s.log.Check(zap.DebugLevel, "request cancelled"); ce != nil {
-					ce.Write(zap.Int64("request", int64(a.Request)))
-				}
-				r.cancel()
+			if cancel := d.reqs[a.Request]; cancel != nil {
+				cancel()
 				delete(d.reqs, a.Request)
+				d.debug("request cancelled", a.Request)
 			}
 		case scheduler.Announce:
 			d.s.announce(a.Piece)
@@ -259,19 +231,26 @@ func (d *download) step(ev scheduler.Event) {
 	}
 }
 
+// debug logs an event of a request; most of the time it costs nothing.
+func (d *download) debug(what string, r scheduler.Request, fields ...zap.Field) {
+	if ce := d.s.log.Check(zap.DebugLevel, what); ce != nil {
+		ce.Write(append(fields, zap.Int64("request", int64(r)))...)
+	}
+}
+
 func (d *download) wakeAt(at time.Duration) {
 	in := max(at-d.s.e.now(), time.Millisecond)
 	if d.wake == nil {
-		d.wake = time.AfterFunc(in, func() { d.s.post(func() { d.step(scheduler.Tick{}) }) })
+		d.wake = time.AfterFunc(in, func() { d.post(func() { d.step(scheduler.Tick{}) }) })
 		return
 	}
 	d.wake.Reset(in)
 }
 
 func (d *download) giveUp(reason string) {
-	err := fmt.Errorf("fetch %s from %s: %s: %w", d.s.digest, d.s.want.Source, reason, ErrUnavailable)
+	err := fmt.Errorf("fetch %s from %s: %s: %w", d.s.digest, d.s.sources.current(), reason, ErrUnavailable)
 	if d.stuck != nil {
-		err = fmt.Errorf("fetch %s from %s: %s (%w)", d.s.digest, d.s.want.Source, reason, d.stuck)
+		err = fmt.Errorf("fetch %s from %s: %s (%w)", d.s.digest, d.s.sources.current(), reason, d.stuck)
 		if resultOf(err) == "unavailable" && !errors.Is(err, ErrUnavailable) {
 			err = errors.Join(err, ErrUnavailable)
 		}
@@ -279,30 +258,40 @@ func (d *download) giveUp(reason string) {
 	d.s.fail(err)
 }
 
+// begin notes a request that runs on a goroutine of its own, and how it is
+// cancelled.
+func (d *download) begin(r scheduler.Request, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(d.s.ctx)
+	d.reqs[r] = cancel
+	d.s.wg.Add(1)
+	d.wg.Add(1)
+	go func() {
+		defer d.s.wg.Done()
+		defer d.wg.Done()
+		defer cancel()
+		f(ctx)
+	}()
+}
+
 // request asks a peer for pieces.
 func (d *download) request(a scheduler.RequestPieces) {
-	s := d.s
-	m := s.handles[a.Peer]
+	m := d.s.handles[a.Peer]
 	if m == nil {
 		return // PeerDown is on its way to the scheduler
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	d.reqs[a.Request] = &request{m: m, cancel: cancel}
-	if ce := s.log.Check(zap.DebugLevel, "request"); ce != nil {
-		ce.Write(zap.Int64("request", int64(a.Request)), zap.Stringer("peer", m.id), zap.Bool("seeder", m.seeder), zap.Ints("pieces", a.Pieces),
-			zap.Bool("any", a.Any != nil), zap.Int("max", a.Max), zap.Bool("urgent", a.Urgent), zap.Bool("hedge", a.Hedge))
+	d.debug("request", a.Request, zap.Stringer("peer", m.id), zap.Bool("seeder", m.seeder), zap.Ints("pieces", a.Pieces),
+		zap.Bool("any", a.Any != nil), zap.Int("max", a.Max), zap.Bool("urgent", a.Urgent), zap.Bool("hedge", a.Hedge))
+	t := &transfer{
+		d: d, request: a.Request, peer: m.id, handle: m.handle, seeder: m.seeder, raw: d.takesRaw(m),
+		ask: p2p.Ask{Digest: d.s.digest, Pieces: a.Pieces, Max: a.Max, Urgent: a.Urgent},
 	}
-	ask := p2p.Ask{Digest: s.digest, Pieces: a.Pieces, Max: a.Max, Urgent: a.Urgent}
 	if a.Any != nil {
-		ask.Any = append([]byte(nil), a.Any.Bytes()...)
+		t.ask.Any = append([]byte(nil), a.Any.Bytes()...)
 	}
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		defer cancel()
-		res := s.transfer(ctx, m, a.Request, ask)
-		s.post(func() { d.finished(res) })
-	}()
+	d.begin(a.Request, func(ctx context.Context) {
+		done := t.run(ctx)
+		d.post(func() { d.finished(done) })
+	})
 }
 
 func (d *download) finished(done scheduler.Done) {
@@ -310,42 +299,8 @@ func (d *download) finished(done scheduler.Done) {
 		return // cancelled: the scheduler has forgotten it
 	}
 	delete(d.reqs, done.Request)
-	if ce := d.s.log.Check(zap.DebugLevel, "request ended"); ce != nil {
-		ce.Write(zap.Int64("request", int64(done.Request)), zap.Stringer("result", done.Result), zap.Duration("after", done.After))
-	}
+	d.debug("request ended", done.Request, zap.Stringer("result", done.Result), zap.Duration("after", done.After))
 	d.step(done)
-}
-
-// checkDone commits the blob once every piece is here and its digest is vouched for.
-func (s *swarm) checkDone() {
-	if s.dl == nil || s.settled || s.e.o.Seeder {
-		return
-	}
-	have := s.blob.Have()
-	if have.Full() && s.hashes.final() {
-		s.settle(s.suspect)
-		return
-	}
-	for i := range s.blob.Raw().All() {
-		have.Set(i)
-	}
-	if !have.Full() || s.dl.final != nil {
-		return
-	}
-	// Everything is here, but nobody has vouched for the whole yet. The seeder
-	// will when it is done; without one, or when it takes too long, look ourselves.
-	wait := finalWait
-	if _, ok := s.seederMember(); !ok {
-		wait = 0
-	}
-	d := s.dl
-	d.final = time.AfterFunc(wait, func() {
-		s.post(func() {
-			if s.dl == d && !s.settled {
-				s.settle(true)
-			}
-		})
-	})
 }
 
 // list returns the pieces of a set.

@@ -1,13 +1,8 @@
 package fetch
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
+	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/store"
 	"github.com/samara-p2p/samara/pkg/upstream"
 )
@@ -102,12 +98,12 @@ type Options struct {
 	Upstream Upstream // nil: never fall back to an upstream
 
 	// Seeder makes blobs come from the upstream, once each, and signs their
-	// piece hashes with Key.
+	// piece hashes with Key, the node's identity.
 	Seeder bool
 	Key    crypto.PrivKey
 
-	// Trusted tells whose signed hashes are believed. A seeder always
-	// believes itself.
+	// Trusted tells whose signed hashes are believed, and who is believed to
+	// be a seeder. A seeder always believes itself.
 	Trusted func(peer.ID) bool
 
 	// Locate finds size and source of a digest from the manifests that the
@@ -139,6 +135,7 @@ const (
 	hashWait    = 3 * time.Second  // for a signed run to catch up with its piece
 	finalWait   = 3 * time.Second  // for the seeder's final list once all pieces are here
 	linger      = 2 * time.Minute  // a swarm without a use is forgotten after this
+	tickEvery   = 5 * time.Second  // how often a swarm looks after itself
 	banPeriod   = time.Hour        // for a peer that sent wrong bytes
 	lookupEvery = 10 * time.Second // first pause between DHT look-ups of a hungry swarm
 	maxMembers  = 60               // neighbours per swarm (DESIGN section 5)
@@ -148,8 +145,10 @@ const (
 // Engine downloads, holds and gives blobs. Safe for concurrent use.
 type Engine struct {
 	o       Options
+	self    peer.ID // of Options.Key; empty without one
 	log     *zap.Logger
-	net     Network
+	net     Network       // set before started is closed
+	started chan struct{} // closed by Start
 	epoch   time.Time
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -160,6 +159,7 @@ type Engine struct {
 	dials   chan struct{} // one token per connection attempt to a hinted peer
 	metrics *metrics
 	ledger  ledger
+	dht     announcements
 
 	mu      sync.Mutex
 	swarms  map[digest.Digest]*swarm
@@ -178,6 +178,7 @@ func New(o Options) *Engine {
 	if o.MaxBuffer <= 0 {
 		o.MaxBuffer = 256 << 20
 	}
+	o.MaxBuffer = max(o.MaxBuffer, piece.MaxSize) // with less nothing could come in
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
@@ -189,6 +190,7 @@ func New(o Options) *Engine {
 	}
 	e := &Engine{
 		o: o, log: o.Log, epoch: time.Now(),
+		started: make(chan struct{}),
 		buffers: semaphore.NewWeighted(o.MaxBuffer),
 		active:  make(chan struct{}, o.MaxActive),
 		dials:   make(chan struct{}, 16),
@@ -197,21 +199,26 @@ func New(o Options) *Engine {
 		keeping: make(map[digest.Digest]*kept),
 		metrics: newMetrics(o.Registerer, o.Namespace),
 	}
+	if o.Key != nil {
+		e.self, _ = peer.IDFromPrivateKey(o.Key) // an Ed25519 key has one
+	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.giver = newGiver(e)
 	e.ledger.init()
+	e.dht.init()
 	return e
 }
 
 // Start connects the engine to its node and announces what the store holds.
+// What the node says before waits for it.
 func (e *Engine) Start(n Network) {
-	e.mu.Lock()
 	e.net = n
-	e.mu.Unlock()
+	close(e.started)
 	e.wg.Add(1)
 	go func() {
 		defer e.wg.Done()
 		e.announceStore()
+		e.retract()
 	}()
 }
 
@@ -220,254 +227,39 @@ func (e *Engine) Start(n Network) {
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true
-	swarms := make([]*swarm, 0, len(e.swarms))
-	for _, s := range e.swarms {
-		swarms = append(swarms, s)
-	}
 	e.mu.Unlock()
 	e.cancel()
-	for _, s := range swarms {
-		<-s.done
-	}
 	e.giver.close()
 	e.wg.Wait()
 }
 
 func (e *Engine) now() time.Duration { return time.Since(e.epoch) }
 
+// ready waits for Start; false when the engine was closed before.
+func (e *Engine) ready() bool {
+	select {
+	case <-e.started:
+		return true
+	case <-e.ctx.Done():
+		return false
+	}
+}
+
 // network returns the node, or nil before Start.
 func (e *Engine) network() Network {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.net
-}
-
-// announceStore tells the DHT of every complete blob and manifest in the store.
-func (e *Engine) announceStore() {
-	var keys []cid.Cid
-	for _, in := range e.o.Store.Infos() {
-		if in.Complete && announced(in.Size, in.Meta.MediaType) {
-			if c, err := blobCID(in.Digest); err == nil {
-				keys = append(keys, c)
-			}
-		}
-	}
-	if len(keys) == 0 || e.ctx.Err() != nil {
-		return
-	}
-	if err := e.network().Provide(keys...); err != nil {
-		e.log.Warn("cannot announce the store's blobs", zap.Int("blobs", len(keys)), zap.Error(err))
-	}
-}
-
-// announced tells which content has a DHT record: blobs of SmallBlob or more,
-// and manifests, so that an image can be found when no seeder answers.
-// Configs and small layers are found with the manifest's holders.
-func announced(size int64, mediaType string) bool {
-	return size >= SmallBlob || strings.Contains(mediaType, "manifest") || strings.Contains(mediaType, "index")
-}
-
-// Prefetch starts to download a blob, unless it is here or on its way.
-func (e *Engine) Prefetch(w Want) {
-	if in, err := e.o.Store.Stat(w.Digest); err == nil && in.Complete {
-		return
-	}
-	if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if e.closed {
-			return
-		}
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
-			if _, err := e.Small(e.ctx, w, SmallBlob); err != nil && e.ctx.Err() == nil {
-				e.log.Debug("prefetch of a small blob failed", zap.Stringer("digest", w.Digest), zap.Error(err))
-			}
-		}()
-		return
-	}
-	if _, err := e.want(w); err != nil {
-		e.log.Debug("prefetch failed", zap.Stringer("digest", w.Digest), zap.Error(err))
-	}
-}
-
-// Open returns the blob for reading, from its first byte on; reads wait for
-// the pieces that are still to come, and out-of-order ranges are fetched first.
-// It returns once a first piece has come, which proves a source, at the latest
-// when ctx ends, with ErrUnavailable, ErrNotFound or ErrCorrupt when nobody can
-// help. life bounds the reader.
-func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int64, error) {
-	for range 3 {
-		b, err := e.o.Store.Blob(w.Digest)
-		if err == nil && b.Complete() {
-			f, ferr := b.File()
-			size := b.Size()
-			b.Release()
-			if ferr == nil {
-				return f, size, nil
-			}
-			if !errors.Is(ferr, store.ErrNotFound) {
-				return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ferr)
-			}
-		} else if err == nil {
-			b.Release()
-		}
-		if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
-			content, err := e.Small(ctx, w, SmallBlob)
-			if err != nil {
-				return nil, 0, err
-			}
-			return memory{bytes.NewReader(content)}, int64(len(content)), nil
-		}
-		s, err := e.want(w)
-		if err != nil {
-			return nil, 0, err
-		}
-		r, size, err := s.open(ctx, life)
-		if errors.Is(err, errGone) {
-			continue // the swarm ended between look-up and use
-		}
-		return r, size, err
-	}
-	return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ErrUnavailable)
-}
-
-// memory is small content as an io.ReadSeekCloser.
-type memory struct{ *bytes.Reader }
-
-func (memory) Close() error { return nil }
-
-// errGone says that a swarm ended before it could be used.
-var errGone = errors.New("swarm has ended")
-
-// SizeOf returns the size of a blob of which the store holds something.
-func (e *Engine) SizeOf(d digest.Digest) (int64, bool) {
-	in, err := e.o.Store.Stat(d)
-	return in.Size, err == nil
-}
-
-// want returns the swarm that downloads the blob, starting it where needed.
-func (e *Engine) want(w Want) (*swarm, error) {
-	if w.Size < 0 {
-		return nil, fmt.Errorf("fetch %s: its size is not known: %w", w.Digest, ErrUnavailable)
-	}
-	if s, err := e.live(w.Digest); err != nil {
-		return nil, err
-	} else if s != nil {
-		s.post(func() { s.setWanted(w) })
-		return s, nil
-	}
-	b, err := e.o.Store.Create(w.Digest, w.Size)
-	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", w.Digest, err)
-	}
-	s, err := e.addSwarm(b, w)
-	if err != nil {
-		return nil, err
-	}
-	s.post(func() { s.setWanted(w) })
-	return s, nil
-}
-
-// live returns the swarm of d, nil where there is none, or ErrStopped.
-func (e *Engine) live(d digest.Digest) (*swarm, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, ErrStopped
-	}
-	return e.swarms[d], nil
-}
-
-// serving returns the swarm of a blob that the store holds, whole or in part;
-// nil when it holds nothing of it.
-func (e *Engine) serving(d digest.Digest) *swarm {
-	if s, err := e.live(d); s != nil || err != nil {
-		return s
-	}
-	b, err := e.o.Store.Blob(d)
-	if err != nil {
+	select {
+	case <-e.started:
+		return e.net
+	default:
 		return nil
 	}
-	if b.Size() < SmallBlob && !b.Complete() {
-		b.Release()
-		return nil
-	}
-	w := Want{Digest: d, Size: b.Size()}
-	for _, src := range b.Meta().Sources {
-		w.Source = ParseSource(src)
-		break
-	}
-	s, err := e.addSwarm(b, w)
-	if err != nil {
-		return nil
-	}
-	return s
 }
 
-// addSwarm starts a swarm, or returns the one that somebody started
-// meanwhile. It takes b over. The disk was asked before, without e.mu: a slow
-// disk must not hold up every swarm.
-func (e *Engine) addSwarm(b *store.Blob, w Want) (*swarm, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		b.Release()
-		return nil, ErrStopped
-	}
-	if s := e.swarms[w.Digest]; s != nil {
-		b.Release()
-		return s, nil
-	}
-	s := newSwarm(e, b, w)
-	e.swarms[w.Digest] = s
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		s.run()
-	}()
-	return s, nil
+// trusts tells whether hashes signed by p are believed.
+func (e *Engine) trusts(p peer.ID) bool {
+	return e.o.Seeder && p == e.self || e.o.Trusted(p)
 }
 
-// forget removes a swarm that ends.
-func (e *Engine) forget(s *swarm) {
-	st := s.status()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.swarms[s.digest] != s {
-		return
-	}
-	delete(e.swarms, s.digest)
-	if st.Began.IsZero() {
-		return // it only served
-	}
-	e.ended = append(slices.DeleteFunc(e.ended, func(b BlobStatus) bool { return b.Digest == s.digest }), st)
-	if len(e.ended) > history {
-		e.ended = e.ended[1:]
-	}
-}
-
-// find returns the swarm of d, or nil.
-func (e *Engine) find(d digest.Digest) *swarm {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.swarms[d]
-}
-
-// all returns every swarm.
-func (e *Engine) all() []*swarm {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	out := make([]*swarm, 0, len(e.swarms))
-	for _, s := range e.swarms {
-		out = append(out, s)
-	}
-	return out
-}
-
-// some returns up to n of v in random order; it reorders v.
-func some[T any](v []T, n int) []T {
-	rand.Shuffle(len(v), func(i, j int) { v[i], v[j] = v[j], v[i] })
-	return v[:min(n, len(v))]
-}
+// isSeeder tells whether a neighbour is a seeder: anybody can say so in its
+// Hello, but only one whose signature is believed is of use as one.
+func (e *Engine) isSeeder(nb p2p.Neighbour) bool { return nb.Seeder && e.trusts(nb.ID) }

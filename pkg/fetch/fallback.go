@@ -9,91 +9,115 @@ import (
 
 	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/scheduler"
-	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 // fallback takes pieces from the upstream, as the scheduler chose.
 func (d *download) fallback(a scheduler.Fallback) {
-	s := d.s
-	ctx, cancel := context.WithCancel(s.ctx)
-	d.reqs[a.Request] = &request{cancel: cancel}
-	s.log.Info("taking pieces from the upstream", zap.String("source", s.want.Source.String()),
+	d.s.log.Info("taking pieces from the upstream", zap.Stringer("source", d.s.sources.current()),
 		zap.Int("first", a.First), zap.Int("end", a.End), zap.String("reason", a.Reason))
-	s.e.metrics.fallbacks.Inc()
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		defer cancel()
-		err := s.takeUpstream(ctx, a)
-		res := scheduler.Done{Request: a.Request, Result: scheduler.ResultOK}
+	d.s.e.metrics.fallbacks.Inc()
+	d.begin(a.Request, func(ctx context.Context) {
+		done := scheduler.Done{Request: a.Request, Result: scheduler.ResultOK}
+		err := d.takeUpstream(ctx, a)
 		if err != nil {
-			res.Result = scheduler.ResultFailed
-			if ctx.Err() == nil {
-				s.log.Warn("the upstream did not give pieces", zap.Error(err))
-			}
+			done.Result = scheduler.ResultFailed
 		}
-		s.post(func() {
-			if err != nil {
-				d.stuck = err
-				if upstream.KindOf(err) == upstream.NotFound {
-					d.stuck = fmt.Errorf("%w: %w", ErrNotFound, err)
-				}
-			}
-			d.finished(res)
-		})
-	}()
+		if err != nil && ctx.Err() == nil {
+			d.s.log.Warn("the upstream did not give pieces", zap.Error(err))
+			d.post(func() {
+				d.stuck = explainUpstream(err)
+				d.upstream = false
+				d.reconsider()
+				d.noteSourced()
+			})
+		}
+		d.post(func() { d.finished(done) })
+	})
 }
 
 // takeUpstream reads the pieces [First, End) from the upstream. Where no hash
 // is known they are raw: clients of this host may read them, as they would
 // from the upstream itself; nobody else gets them before the digest is right.
-func (s *swarm) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
-	off := s.geom.Offset(a.First)
-	end := min(s.geom.Offset(a.End), s.geom.Size())
-	r, err := s.e.o.Upstream.Blob(ctx, s.want.Source.Upstream, s.want.Source.Repository, s.digest, off, end-off)
+func (d *download) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
+	s := d.s
+	r, err := s.upstreamRange(ctx, a.First, a.End)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	if r.Size() != s.geom.Size() {
-		return fmt.Errorf("the upstream says %d bytes, the manifest %d: %w", r.Size(), s.geom.Size(), ErrCorrupt)
-	}
-	s.post(func() {
-		if s.dl != nil {
-			s.dl.upstream = true
-			s.noteSourced()
-		}
+	d.post(func() {
+		d.upstream, d.stuck = true, nil
+		d.reconsider()
+		d.noteSourced()
 	})
-	buf := getBuffer(int(s.geom.PieceSize()))
+	size := s.geom.PieceSize()
+	if err := s.e.buffers.Acquire(ctx, size); err != nil {
+		return err
+	}
+	defer s.e.buffers.Release(size)
+	buf := getBuffer(int(size))
 	defer putBuffer(buf)
+	watched := &watchedReader{r: r, f: d.progress(a.Request)}
 	for i := a.First; i < a.End; i++ {
 		p := (*buf)[:s.geom.Len(i)]
-		if _, err := io.ReadFull(r, p); err != nil {
+		if _, err := io.ReadFull(watched, p); err != nil {
 			return fmt.Errorf("piece %d: %w", i, err)
 		}
-		var fresh bool
-		h, known := s.hashes.get(i)
-		switch {
-		case known && piece.Sum(p) != h:
-			return fmt.Errorf("piece %d from %s does not match its signed hash: %w", i, s.want.Source, ErrCorrupt)
-		case known:
-			fresh, err = s.blob.WritePiece(i, p)
-		default:
-			fresh, err = s.blob.WriteRaw(i, p, true)
-		}
-		if err != nil {
-			s.post(func() { s.storeFailed(err) })
+		if err := d.takePiece(a.Request, i, p); err != nil {
 			return err
 		}
-		s.e.ledger.fromUpstream(len(p))
-		s.prog.add(false, true, len(p))
-		s.e.metrics.received(false, true, len(p), fresh)
-		s.post(func() {
-			s.landed(a.Request, scheduler.Upstream, i, len(p), known)
-			if !known {
-				s.readers.ready()
-			}
-		})
 	}
 	return nil
+}
+
+// takePiece stores one piece from the upstream.
+func (d *download) takePiece(r scheduler.Request, i int, p []byte) (err error) {
+	s := d.s
+	var fresh bool
+	h, known := s.hashes.get(i)
+	switch {
+	case known && piece.Sum(p) != h:
+		return fmt.Errorf("piece %d from %s does not match its signed hash: %w", i, s.sources.current(), ErrCorrupt)
+	case known:
+		fresh, err = s.blob.WritePiece(i, p)
+	default:
+		fresh, err = s.blob.WriteRaw(i, p, true)
+	}
+	if err != nil {
+		s.post(func() { s.storeFailed(err) })
+		return err
+	}
+	s.e.ledger.fromUpstream(len(p))
+	s.prog.add(false, true, len(p))
+	s.e.metrics.received(false, true, len(p), fresh)
+	if !fresh {
+		s.e.ledger.wasted(len(p))
+	}
+	d.post(func() {
+		if !known {
+			delete(d.rawFrom, i) // it replaced an unsigned holder's
+			s.readable(i)
+		}
+		d.landed(r, scheduler.Upstream, i, len(p), known)
+	})
+	if !known {
+		s.confirmNew(i)
+	}
+	return nil
+}
+
+// watchedReader tells f how many bytes have come.
+type watchedReader struct {
+	r io.Reader
+	n int64
+	f func(int64)
+}
+
+// Read is part of io.Reader.
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if w.n += int64(n); n > 0 {
+		w.f(w.n)
+	}
+	return n, err
 }

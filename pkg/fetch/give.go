@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
@@ -17,37 +16,53 @@ import (
 
 // giver is the giving side of this host: one scheduler.Giver over all blobs
 // decides who gets which piece next. Asks wait on a channel for its answer.
+// Its lock is the last to be taken: nothing is called with it but the Giver.
 type giver struct {
 	e *Engine
 
-	mu     sync.Mutex
-	sched  *scheduler.Giver
-	peers  map[peer.ID]scheduler.Peer
-	ids    []peer.ID
-	blobs  map[digest.Digest]scheduler.Blob
-	swarms []*swarm // by scheduler.Blob
-	asks   map[scheduler.AskID]*waiting
-	giving map[digest.Digest]int // gifts under way
-	lastID scheduler.AskID
-	wake   *time.Timer
-	closed bool
+	mu       sync.Mutex
+	sched    *scheduler.Giver
+	peers    map[peer.ID]*asker
+	ids      map[scheduler.Peer]peer.ID
+	free     []scheduler.Peer // handles of peers that the Giver has forgotten
+	lastPeer scheduler.Peer
+	lastBlob scheduler.Blob
+	lastAsk  scheduler.AskID
+	asks     map[scheduler.AskID]*waiting
+	wake     *time.Timer
+	closed   bool
 }
 
+// asker is a peer as the giver knows it: a neighbour, or one that was a
+// neighbour lately and is still served.
+type asker struct {
+	handle scheduler.Peer
+	up     bool
+	asks   int // waiting, or being sent
+}
+
+// giving is the giver's side of one swarm. Each swarm has a handle of its own,
+// also where it follows another of the same blob.
+type giving struct {
+	up   bool
+	blob scheduler.Blob
+	asks int // waiting, or being sent
+}
+
+// waiting is an ask without an answer.
 type waiting struct {
-	blob   digest.Digest
+	s      *swarm
+	from   peer.ID
 	answer chan scheduler.GiverAction // takes one
 }
 
 func newGiver(e *Engine) *giver {
 	return &giver{
-		e:      e,
-		sched:  scheduler.NewGiver(scheduler.GiverConfig{Seed: e.o.Seed}),
-		peers:  make(map[peer.ID]scheduler.Peer),
-		ids:    make([]peer.ID, 1),
-		blobs:  make(map[digest.Digest]scheduler.Blob),
-		swarms: nil,
-		asks:   make(map[scheduler.AskID]*waiting),
-		giving: make(map[digest.Digest]int),
+		e:     e,
+		sched: scheduler.NewGiver(scheduler.GiverConfig{Seed: e.o.Seed}),
+		peers: make(map[peer.ID]*asker),
+		ids:   make(map[scheduler.Peer]peer.ID),
+		asks:  make(map[scheduler.AskID]*waiting),
 	}
 }
 
@@ -68,26 +83,28 @@ func (g *giver) step(ev scheduler.GiverEvent) {
 	for _, a := range g.sched.Step(g.e.now(), ev) {
 		switch a := a.(type) {
 		case scheduler.Give:
-			a.Pieces = append([]int(nil), a.Pieces...)
 			g.reply(a.ID, a)
 		case scheduler.Busy:
-			a.Try = append([]scheduler.Peer(nil), a.Try...)
 			g.reply(a.ID, a)
 		case scheduler.NotHeld:
 			g.reply(a.ID, a)
 		case scheduler.WakeAt:
-			in := max(a.At-g.e.now(), time.Millisecond)
-			if g.wake == nil {
-				g.wake = time.AfterFunc(in, func() {
-					g.mu.Lock()
-					defer g.mu.Unlock()
-					g.step(scheduler.Tick{})
-				})
-			} else {
-				g.wake.Reset(in)
-			}
+			g.wakeAt(a.At)
 		}
 	}
+}
+
+func (g *giver) wakeAt(at time.Duration) {
+	in := max(at-g.e.now(), time.Millisecond)
+	if g.wake != nil {
+		g.wake.Reset(in)
+		return
+	}
+	g.wake = time.AfterFunc(in, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.step(scheduler.Tick{})
+	})
 }
 
 func (g *giver) reply(id scheduler.AskID, a scheduler.GiverAction) {
@@ -97,160 +114,211 @@ func (g *giver) reply(id scheduler.AskID, a scheduler.GiverAction) {
 	}
 }
 
-// handle returns the scheduler's name of a peer; g.mu is held.
-func (g *giver) handle(p peer.ID) scheduler.Peer {
-	h, ok := g.peers[p]
-	if !ok {
-		h = scheduler.Peer(len(g.ids))
-		g.peers[p] = h
-		g.ids = append(g.ids, p)
+// peer returns what is known of a peer; g.mu is held.
+func (g *giver) peer(p peer.ID) *asker {
+	a := g.peers[p]
+	if a == nil {
+		a = &asker{}
+		if n := len(g.free); n > 0 {
+			a.handle, g.free = g.free[n-1], g.free[:n-1]
+		} else {
+			g.lastPeer++
+			a.handle = g.lastPeer
+		}
+		g.peers[p] = a
+		g.ids[a.handle] = p
 	}
-	return h
+	return a
+}
+
+// release forgets a peer that is no neighbour and asks for nothing. After
+// PeerGone the Giver knows nothing of the handle, so another may have it.
+func (g *giver) release(p peer.ID, a *asker) {
+	if a.up || a.asks > 0 {
+		return
+	}
+	g.step(scheduler.PeerGone{Peer: a.handle})
+	delete(g.peers, p)
+	delete(g.ids, a.handle)
+	g.free = append(g.free, a.handle)
+}
+
+func (g *giver) peerUp(p peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.peer(p).up = true
+}
+
+// peerDown forgets a peer: its copies count no more. What it waits for is
+// answered, since it may still be served without a control stream.
+func (g *giver) peerDown(p peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.peers[p]
+	if a == nil {
+		return
+	}
+	a.up = false
+	g.step(scheduler.PeerGone{Peer: a.handle})
+	for id, w := range g.asks {
+		if w.from == p {
+			g.reply(id, scheduler.Busy{ID: id, After: 100 * time.Millisecond})
+		}
+	}
+	g.release(p, a)
 }
 
 func (g *giver) blobUp(s *swarm) {
+	have, growing := s.givable()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	h := scheduler.Blob(len(g.swarms))
-	g.swarms = append(g.swarms, s)
-	g.blobs[s.digest] = h
-	g.step(scheduler.BlobUp{
-		Blob: h, Geometry: s.geom, Have: s.blob.Have(),
-		Superseed: g.e.o.Seeder, Growing: !s.blob.Complete(),
-	})
+	if s.giving.up {
+		return
+	}
+	g.lastBlob++
+	s.giving.blob, s.giving.up = g.lastBlob, true
+	g.step(scheduler.BlobUp{Blob: g.lastBlob, Geometry: s.geom, Have: have, Superseed: g.e.o.Seeder, Growing: growing})
 }
 
+// blobDown ends the giving; it may be called twice.
 func (g *giver) blobDown(s *swarm) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	h, ok := g.blobs[s.digest]
-	if !ok || g.swarms[h] != s {
+	if !s.giving.up {
 		return
 	}
-	g.step(scheduler.BlobDown{Blob: h})
-	delete(g.blobs, s.digest)
-	g.swarms[h] = nil
+	s.giving.up = false
+	g.step(scheduler.BlobDown{Blob: s.giving.blob})
 	for id, w := range g.asks {
-		if w.blob == s.digest {
+		if w.s == s {
 			g.reply(id, scheduler.NotHeld{ID: id})
 		}
 	}
 }
 
 func (g *giver) grew(s *swarm, i int) {
-	g.forBlob(s, func(h scheduler.Blob) { g.step(scheduler.BlobGrew{Blob: h, Piece: i}) })
+	g.forBlob(s, func(b scheduler.Blob) { g.step(scheduler.BlobGrew{Blob: b, Piece: i}) })
 }
 
+// blobDone says that no more pieces are to come; on a seeder, that all are signed.
 func (g *giver) blobDone(s *swarm) {
-	g.forBlob(s, func(h scheduler.Blob) { g.step(scheduler.BlobDone{Blob: h}) })
+	if g.e.o.Seeder && !s.hashes.complete() {
+		return
+	}
+	g.forBlob(s, func(b scheduler.Blob) { g.step(scheduler.BlobDone{Blob: b}) })
 }
 
 func (g *giver) forBlob(s *swarm, f func(scheduler.Blob)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if h, ok := g.blobs[s.digest]; ok && g.swarms[h] == s {
-		f(h)
+	if s.giving.up {
+		f(s.giving.blob)
 	}
 }
 
 // peerHas tells what a member holds; nil pieces means all that its set names.
 func (g *giver) peerHas(s *swarm, m *member, pieces []int) {
-	g.forBlob(s, func(h scheduler.Blob) {
-		if pieces == nil {
-			pieces = list(m.have)
+	if pieces == nil {
+		pieces = list(m.have)
+	}
+	g.forBlob(s, func(b scheduler.Blob) {
+		if a := g.peers[m.id]; a != nil && a.up {
+			g.step(scheduler.PeerHas{Blob: b, Peer: a.handle, Pieces: pieces})
 		}
-		g.step(scheduler.PeerHas{Blob: h, Peer: g.handle(m.id), Pieces: pieces})
 	})
 }
 
 // memberGone forgets what a member of one swarm held.
 func (g *giver) memberGone(s *swarm, m *member) {
-	g.forBlob(s, func(h scheduler.Blob) {
-		g.step(scheduler.PeerHas{Blob: h, Peer: g.handle(m.id), Bitfield: piece.NewBitfield(s.geom.Count())})
+	g.forBlob(s, func(b scheduler.Blob) {
+		if a := g.peers[m.id]; a != nil && a.up {
+			g.step(scheduler.PeerHas{Blob: b, Peer: a.handle, Bitfield: piece.NewBitfield(s.geom.Count())})
+		}
 	})
 }
 
-// peerGone forgets a peer: its copies count no more.
-func (g *giver) peerGone(p peer.ID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if h, ok := g.peers[p]; ok {
-		g.step(scheduler.PeerGone{Peer: h})
-		delete(g.peers, p)
-	}
-}
-
 // busy tells whether the blob is being given, or asked for, right now.
-func (g *giver) busy(d digest.Digest) bool {
+func (g *giver) busy(s *swarm) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.giving[d] > 0 {
-		return true
-	}
-	for _, w := range g.asks {
-		if w.blob == d {
-			return true
-		}
-	}
-	return false
+	return s.giving.asks > 0
 }
 
 // Give answers a peer's request for pieces. Part of p2p.PieceServer.
 func (e *Engine) Give(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+	if !e.ready() {
+		return nil, p2p.ErrNotHeld
+	}
 	s := e.serving(a.Digest)
 	if s == nil {
 		return nil, p2p.ErrNotHeld
+	}
+	select {
+	case <-s.up:
+	case <-s.done:
+		return nil, p2p.ErrNotHeld
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	b, err := e.o.Store.Blob(a.Digest)
 	if err != nil {
 		return nil, p2p.ErrNotHeld
 	}
-	gift, err := e.giver.give(ctx, from, a, s)
+	s.touch()
+	id, pieces, err := e.giver.give(ctx, from, a, s)
 	if err != nil {
 		b.Release()
 		return nil, err
 	}
-	gift.Body = func(w io.Writer) (int64, error) {
-		n, err := b.WritePieces(w, gift.Pieces)
-		e.ledger.sent(from, n)
-		e.metrics.given.Add(float64(n))
-		return n, err
+	lengths := make([]int, len(pieces))
+	for k, i := range pieces {
+		lengths[k] = s.geom.Len(i)
 	}
-	done := gift.Done
-	gift.Done = func(ok bool) {
-		done(ok)
-		b.Release()
-	}
-	return gift, nil
+	return &p2p.Gift{
+		Pieces: pieces, Lengths: lengths,
+		Body: func(w io.Writer) (int64, error) {
+			n, err := b.WritePieces(w, pieces)
+			e.ledger.sent(from, n)
+			e.metrics.given.Add(float64(n))
+			return n, err
+		},
+		Done: func(ok bool) {
+			e.giver.sent(id, from, s, ok)
+			b.Release()
+		},
+	}, nil
 }
 
-// give queues an ask and waits for the scheduler's answer.
-func (g *giver) give(ctx context.Context, from peer.ID, a p2p.Ask, s *swarm) (*p2p.Gift, error) {
+// give queues an ask and waits for the Giver's answer. Who gets pieces must
+// call sent.
+func (g *giver) give(ctx context.Context, from peer.ID, a p2p.Ask, s *swarm) (scheduler.AskID, []int, error) {
 	n := s.geom.Count()
 	var any *piece.Bitfield
 	if len(a.Any) > 0 {
 		b, err := piece.BitfieldFromBytes(n, a.Any)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", p2p.ErrNotHeld, err)
+			return 0, nil, fmt.Errorf("%w: %w", p2p.ErrNotHeld, err)
 		}
 		any = b
 	}
 	for _, i := range a.Pieces {
 		if i < 0 || i >= n {
-			return nil, fmt.Errorf("%w: piece %d of %d", p2p.ErrNotHeld, i, n)
+			return 0, nil, fmt.Errorf("%w: piece %d of %d", p2p.ErrNotHeld, i, n)
 		}
 	}
 	g.mu.Lock()
-	h, ok := g.blobs[a.Digest]
-	if !ok || g.closed {
+	if !s.giving.up || g.closed {
 		g.mu.Unlock()
-		return nil, p2p.ErrNotHeld
+		return 0, nil, p2p.ErrNotHeld
 	}
-	g.lastID++
-	id := g.lastID
-	w := &waiting{blob: a.Digest, answer: make(chan scheduler.GiverAction, 1)}
+	g.lastAsk++
+	id := g.lastAsk
+	w := &waiting{s: s, from: from, answer: make(chan scheduler.GiverAction, 1)}
 	g.asks[id] = w
-	g.step(scheduler.Ask{ID: id, Blob: h, Peer: g.handle(from), Pieces: a.Pieces, Any: any, Max: a.Max, Urgent: a.Urgent})
+	s.giving.asks++
+	p := g.peer(from)
+	p.asks++
+	g.step(scheduler.Ask{ID: id, Blob: s.giving.blob, Peer: p.handle, Pieces: a.Pieces, Any: any, Max: a.Max, Urgent: a.Urgent})
 	g.mu.Unlock()
 	if a.Urgent && g.e.o.Seeder && len(a.Pieces) > 0 {
 		first, end := a.Pieces[0], a.Pieces[len(a.Pieces)-1]+1
@@ -261,16 +329,17 @@ func (g *giver) give(ctx context.Context, from peer.ID, a p2p.Ask, s *swarm) (*p
 	case act := <-w.answer:
 		switch act := act.(type) {
 		case scheduler.Give:
-			return g.gift(id, a.Digest, act.Pieces, s), nil
+			return id, act.Pieces, nil
 		case scheduler.Busy:
-			return nil, &p2p.BusyError{After: act.After, Try: g.addrs(act.Try)}
+			g.ended(from, s)
+			return 0, nil, &p2p.BusyError{After: act.After, Try: g.addrs(act.Try)}
 		}
-		return nil, p2p.ErrNotHeld
+		g.ended(from, s)
+		return 0, nil, p2p.ErrNotHeld
 	case <-ctx.Done():
 	case <-g.e.ctx.Done():
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if g.asks[id] == nil { // the answer crossed with the cancellation
 		if _, given := (<-w.answer).(scheduler.Give); given {
 			g.step(scheduler.Sent{ID: id, OK: false})
@@ -279,26 +348,32 @@ func (g *giver) give(ctx context.Context, from peer.ID, a p2p.Ask, s *swarm) (*p
 		delete(g.asks, id)
 		g.step(scheduler.AskGone{ID: id})
 	}
-	return nil, context.Cause(ctx)
+	g.mu.Unlock()
+	g.ended(from, s)
+	if err := context.Cause(ctx); err != nil {
+		return 0, nil, err
+	}
+	return 0, nil, p2p.ErrNotHeld
 }
 
-// gift wraps the pieces that the scheduler chose to send.
-func (g *giver) gift(id scheduler.AskID, d digest.Digest, pieces []int, s *swarm) *p2p.Gift {
-	lengths := make([]int, len(pieces))
-	for k, i := range pieces {
-		lengths[k] = s.geom.Len(i)
-	}
+// sent is told of the end of a gift.
+func (g *giver) sent(id scheduler.AskID, from peer.ID, s *swarm, ok bool) {
 	g.mu.Lock()
-	g.giving[d]++
+	g.step(scheduler.Sent{ID: id, OK: ok})
 	g.mu.Unlock()
-	return &p2p.Gift{Pieces: pieces, Lengths: lengths, Done: func(ok bool) {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if g.giving[d]--; g.giving[d] == 0 {
-			delete(g.giving, d)
-		}
-		g.step(scheduler.Sent{ID: id, OK: ok})
-	}}
+	g.ended(from, s)
+	s.touch()
+}
+
+// ended is told of the end of an ask, whatever came of it.
+func (g *giver) ended(from peer.ID, s *swarm) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.giving.asks--
+	if p := g.peers[from]; p != nil {
+		p.asks--
+		g.release(from, p)
+	}
 }
 
 // addrs names peers that may have what was asked for.
@@ -306,8 +381,8 @@ func (g *giver) addrs(try []scheduler.Peer) []peer.AddrInfo {
 	g.mu.Lock()
 	ids := make([]peer.ID, 0, len(try))
 	for _, h := range try {
-		if int(h) < len(g.ids) {
-			ids = append(ids, g.ids[h])
+		if id, ok := g.ids[h]; ok {
+			ids = append(ids, id)
 		}
 	}
 	g.mu.Unlock()

@@ -41,6 +41,9 @@ func (h *hashes) get(i int) (piece.Hash, bool) {
 
 // wait returns the hash of piece i, waiting up to d for the run that names it.
 func (h *hashes) wait(ctx context.Context, i int, d time.Duration) (piece.Hash, bool) {
+	if x, ok := h.get(i); ok || d <= 0 {
+		return x, ok
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	for {
@@ -84,42 +87,61 @@ func (h *hashes) known() int {
 	return h.list.Known()
 }
 
+func (h *hashes) complete() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.list.Complete()
+}
+
 func (h *hashes) envelopes() [][]byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.list.Envelopes()
 }
 
-// addRun takes a signed run from a peer ("" for the store). Runs by a signer
-// that is not trusted are dropped: whoever passes them on need not know.
-func (s *swarm) addRun(env []byte, from peer.ID) {
+// signedRun is a run whose signature is right and whose signer is trusted.
+type signedRun struct {
+	piece.Run
+	envelope []byte
+	signer   peer.ID
+	from     peer.ID // who passed it on; "" for the store
+}
+
+// openRun checks a signed run. It runs on the goroutine of whoever brought it,
+// since a signature costs more than a message and anybody can send many. Runs
+// by a signer that is not trusted are dropped: whoever passes them on need not
+// know.
+func (s *swarm) openRun(env []byte, from peer.ID) (signedRun, bool) {
 	r, signer, err := piece.Open(env)
-	if err != nil {
+	switch {
+	case err != nil:
 		s.log.Warn("dropped a malformed run of hashes", zap.Stringer("peer", from), zap.Error(err))
-		return
-	}
-	if !s.e.trusts(signer) {
+	case !s.e.trusts(signer):
 		s.log.Debug("dropped a run of hashes by an unknown signer", zap.Stringer("peer", from), zap.Stringer("signer", signer))
-		return
-	}
-	if r.Digest != s.digest || r.Size != s.geom.Size() {
+	case r.Digest != s.digest || r.Size != s.geom.Size():
 		s.log.Warn("a run of hashes contradicts the size of the blob", zap.Stringer("signer", signer),
 			zap.Int64("signed", r.Size), zap.Int64("size", s.geom.Size()))
-		return
+	default:
+		return signedRun{r, env, signer, from}, true
 	}
+	return signedRun{}, false
+}
+
+// addRun takes in a signed run.
+func (s *swarm) addRun(r signedRun) {
 	wasFinal := s.hashes.final()
-	fresh, err := s.hashes.add(r, env)
+	fresh, err := s.hashes.add(r.Run, r.envelope)
 	if err != nil {
-		s.log.Warn("a run of hashes contradicts an earlier one", zap.Stringer("signer", signer), zap.Error(err))
+		s.log.Warn("a run of hashes contradicts an earlier one", zap.Stringer("signer", r.signer), zap.Error(err))
 		return
 	}
 	if len(fresh) > 0 {
-		if r.Final && from != "" {
+		if r.Final && r.from != "" {
 			s.recheck(fresh)
 		}
 		s.newHashes(fresh)
 	}
-	if !wasFinal && s.hashes.final() {
+	if !wasFinal && s.hashes.final() && r.from != "" {
 		s.saveRuns(true)
 		s.passOn()
 		s.checkDone()
@@ -131,38 +153,77 @@ func (s *swarm) addRun(env []byte, from peer.ID) {
 // hashed before it is committed.
 func (s *swarm) recheck(changed []int) {
 	for _, i := range changed {
-		if s.blob.Has(i) && !s.suspect {
+		if !s.settled && !s.suspect && s.blob.Has(i) {
 			s.suspect = true
 			s.log.Warn("the final list replaces the hash of a piece that is held; the whole blob will be hashed", zap.Int("piece", i))
 		}
 	}
 }
 
-// newHashes promotes raw pieces that can be checked now and offers the
-// scheduler what became verifiable.
+// newHashes has raw pieces checked that can be now, and offers the scheduler
+// what became verifiable.
 func (s *swarm) newHashes(fresh []int) {
-	if raw := s.blob.Raw(); raw.Count() > 0 {
-		for _, i := range fresh {
-			if !raw.Has(i) {
-				continue
-			}
-			h, _ := s.hashes.get(i)
-			ok, err := s.blob.Confirm(i, h)
-			switch {
-			case err != nil:
-				s.log.Warn("cannot check a piece again", zap.Int("piece", i), zap.Error(err))
-			case ok:
-				s.gained(i)
-			case s.dl != nil: // wrong, and dropped: it has to come again
-				s.dl.rawLiar(i)
-				s.dl.step(scheduler.Lost{Pieces: []int{i}})
-			}
-		}
-	}
 	if s.dl != nil {
+		s.dl.reconsider()
 		s.dl.offer(fresh)
 	}
 	s.saveRuns(false)
+	raw := s.blob.Raw()
+	if raw.Count() == 0 {
+		return
+	}
+	var check []int
+	for _, i := range fresh {
+		if raw.Has(i) {
+			check = append(check, i)
+		}
+	}
+	if len(check) == 0 {
+		return
+	}
+	s.wg.Add(1)
+	go func() { // reads the disk and hashes: not for the owner
+		defer s.wg.Done()
+		for _, i := range check {
+			if h, ok := s.hashes.get(i); !ok || !s.confirm(i, h) {
+				return
+			}
+		}
+		s.post(s.checkDone)
+	}()
+}
+
+// confirmNew is called after a raw piece was written: its hash may have become
+// known in between, unseen by newHashes.
+func (s *swarm) confirmNew(i int) {
+	if h, ok := s.hashes.get(i); ok && s.confirm(i, h) {
+		s.post(s.checkDone)
+	}
+}
+
+// confirm holds raw piece i against its hash. False: it makes no sense to go on.
+func (s *swarm) confirm(i int, h piece.Hash) bool {
+	ok, err := s.blob.Confirm(i, h)
+	switch {
+	case s.ctx.Err() != nil:
+		return false
+	case err != nil:
+		s.log.Warn("cannot check a piece again", zap.Int("piece", i), zap.Error(err))
+		return false
+	}
+	return s.post(func() {
+		switch {
+		case ok:
+			if s.dl != nil {
+				delete(s.dl.rawFrom, i)
+			}
+			s.gained(i)
+			s.announce(i)
+		case s.dl != nil: // wrong, and dropped: it has to come again
+			s.dl.rawLiar(i)
+			s.dl.step(scheduler.Lost{Pieces: []int{i}})
+		}
+	})
 }
 
 // saveRuns keeps the signed runs with the blob; at most every two seconds
@@ -182,38 +243,25 @@ func (s *swarm) saveRuns(force bool) {
 }
 
 // passOn gives the final list to members that may not have it: the seeder may
-// be gone before they hear of it.
+// be gone before they hear of it. While it is there, it tells them itself.
 func (s *swarm) passOn() {
-	n := s.e.network()
-	envs := s.hashes.envelopes()
-	if n == nil || len(envs) == 0 || s.e.o.Seeder {
+	if s.e.o.Seeder || s.seederMember() != nil {
 		return
 	}
+	envs := s.hashes.envelopes()
 	for _, m := range s.members {
-		if m.joined && !m.complete && !m.seeder {
-			if _, ok := s.seederMember(); !ok { // the seeder tells them itself
-				_ = n.Send(m.id, p2p.Runs{Digest: s.digest, Envelopes: envs})
-			}
+		if m.joined && !m.complete {
+			_ = s.e.network().Send(m.id, p2p.Runs{Digest: s.digest, Envelopes: envs})
 		}
 	}
 }
 
-// seederMember returns a live seeder of this swarm.
-func (s *swarm) seederMember() (*member, bool) {
+// seederMember returns a live seeder of this swarm, or nil.
+func (s *swarm) seederMember() *member {
 	for _, m := range s.members {
 		if m.seeder {
-			return m, true
+			return m
 		}
 	}
-	return nil, false
-}
-
-// trusts tells whether hashes signed by p are believed.
-func (e *Engine) trusts(p peer.ID) bool {
-	if e.o.Seeder {
-		if n := e.network(); n != nil && p == n.ID() {
-			return true
-		}
-	}
-	return e.o.Trusted(p)
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
 )
@@ -15,22 +16,22 @@ import (
 func (s *swarm) joinAll() {
 	nbs := s.e.network().Neighbours()
 	for _, nb := range nbs { // seeders first: their answer names other peers
-		if nb.Seeder {
+		if s.e.isSeeder(nb) {
 			s.join(nb)
 		}
 	}
 	for _, nb := range some(nbs, maxMembers) {
-		if !nb.Seeder {
-			s.join(nb)
-		}
+		s.join(nb)
 	}
-	if s.geom.Size() >= SmallBlob {
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			s.lookup()
-		}()
+	if s.geom.Size() < SmallBlob || s.looking {
+		return
 	}
+	s.looking = true
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		s.lookup()
+	}()
 }
 
 // join asks a neighbour into the swarm, once.
@@ -39,20 +40,37 @@ func (s *swarm) join(nb p2p.Neighbour) {
 		return
 	}
 	s.asked[nb.ID] = true
-	j := p2p.Join{Digest: s.digest, Size: s.geom.Size(), Source: s.want.Source.String()}
+	j := p2p.Join{Digest: s.digest, Size: s.geom.Size(), Source: s.sources.current().String()}
 	if b := s.blob.Have(); b.Count() > 0 {
 		j.Have = b.Bytes()
 	}
-	if nb.Seeder || len(s.members) < 8 {
+	if s.e.isSeeder(nb) || len(s.members) < 8 {
 		j.WantPeers = hintPeers
 	}
 	_ = s.e.network().Send(nb.ID, j) // one that is gone will be told of by PeerDown
 }
 
+// hungry tells whether more members are of use.
+func (s *swarm) hungry() bool { return s.wanted && !s.settled && !s.e.o.Seeder }
+
 // neighbourUp asks a new neighbour into the swarm of a blob that is wanted.
 func (s *swarm) neighbourUp(nb p2p.Neighbour) {
-	if s.wanted && !s.settled && !s.e.o.Seeder {
+	if s.hungry() {
 		s.join(nb)
+	}
+}
+
+// rejoin asks the seeders anew where none takes part: the one that was asked
+// may have failed for a while, or never got the message.
+func (s *swarm) rejoin() {
+	if !s.hungry() || s.seederMember() != nil {
+		return
+	}
+	for _, nb := range s.e.network().Neighbours() {
+		if s.e.isSeeder(nb) {
+			delete(s.asked, nb.ID)
+			s.join(nb)
+		}
 	}
 }
 
@@ -75,17 +93,95 @@ func (s *swarm) lookup() {
 			t.Stop()
 			return
 		}
-		hungry := make(chan bool, 1)
-		if !s.post(func() { hungry <- s.wanted && len(s.members) < 8 }) {
+		more := make(chan bool, 1)
+		if !s.post(func() { more <- s.hungry() && len(s.members) < 8 }) {
 			return
 		}
 		select {
-		case h := <-hungry:
-			if !h {
+		case on := <-more:
+			if !on {
 				return
 			}
-		case <-s.done:
+		case <-s.ctx.Done():
 			return
 		}
 	}
+}
+
+// maxMeeting bounds the connections that one swarm opens, or waits to open, to
+// peers that others named.
+const maxMeeting = 64
+
+// meet connects to peers that somebody named for this blob.
+func (s *swarm) meet(peers []peer.AddrInfo) {
+	if !s.hungry() {
+		return
+	}
+	net := s.e.network()
+	for _, ai := range some(peers, hintPeers) {
+		if ai.ID == net.ID() || s.members[ai.ID] != nil || s.liars[ai.ID] || s.meeting[ai.ID] ||
+			len(s.members) >= maxMembers || len(s.meeting) >= maxMeeting {
+			continue
+		}
+		if nb, ok := net.Neighbour(ai.ID); ok {
+			s.join(nb)
+			continue
+		}
+		s.meeting[ai.ID] = true
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			if err := s.dial(ai); err != nil {
+				s.log.Debug("cannot reach a peer that was named", zap.Stringer("peer", ai.ID), zap.Error(err))
+			}
+			s.post(func() {
+				delete(s.meeting, ai.ID)
+				// A new neighbour is joined by PeerUp; one that was there already, here.
+				if nb, ok := net.Neighbour(ai.ID); ok {
+					s.neighbourUp(nb)
+				}
+			})
+		}()
+	}
+}
+
+func (s *swarm) dial(ai peer.AddrInfo) error {
+	select {
+	case s.e.dials <- struct{}{}:
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+	defer func() { <-s.e.dials }()
+	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+	defer cancel()
+	return s.e.network().Connect(ctx, ai)
+}
+
+// hint names up to n members to a peer that joins, those of its zone first.
+func (s *swarm) hint(to peer.ID, n int) []peer.AddrInfo {
+	net := s.e.network()
+	zone := ""
+	if nb, ok := net.Neighbour(to); ok {
+		zone = nb.Zone
+	}
+	n = min(n, hintPeers)
+	var near, far []peer.ID
+	for id, m := range s.members {
+		switch {
+		case id == to || m.seeder || n <= 0:
+		case m.zone == zone:
+			near = append(near, id)
+		default:
+			far = append(far, id)
+		}
+	}
+	pick := some(near, n)
+	pick = append(pick, some(far, n-len(pick))...)
+	var out []peer.AddrInfo
+	for _, id := range pick {
+		if ai := net.AddrInfo(id); len(ai.Addrs) > 0 {
+			out = append(out, ai)
+		}
+	}
+	return out
 }

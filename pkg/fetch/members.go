@@ -1,9 +1,6 @@
 package fetch
 
 import (
-	"context"
-	"time"
-
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
@@ -15,6 +12,10 @@ import (
 
 // PeerUp tells every hungry swarm of a new neighbour. Part of p2p.Handler.
 func (e *Engine) PeerUp(nb p2p.Neighbour) {
+	if !e.ready() {
+		return
+	}
+	e.giver.peerUp(nb.ID)
 	for _, s := range e.all() {
 		s.post(func() { s.neighbourUp(nb) })
 	}
@@ -25,16 +26,19 @@ func (e *Engine) PeerDown(p peer.ID) {
 	for _, s := range e.all() {
 		s.post(func() { s.drop(p) })
 	}
-	e.giver.peerGone(p)
+	e.giver.peerDown(p)
 }
 
 // Message takes one control message. Part of p2p.Handler.
 func (e *Engine) Message(from peer.ID, m p2p.Message) {
+	if !e.ready() {
+		return
+	}
 	switch m := m.(type) {
 	case p2p.Join:
 		e.handleJoin(from, m)
 	case p2p.State:
-		e.to(m.Digest, func(s *swarm) { s.handleState(from, m.Size, m.Have, m.Complete, false) })
+		e.to(m.Digest, func(s *swarm) { s.handleState(from, m) })
 	case p2p.Have:
 		e.to(m.Digest, func(s *swarm) { s.handleHave(from, m) })
 	case p2p.Leave:
@@ -42,13 +46,9 @@ func (e *Engine) Message(from peer.ID, m p2p.Message) {
 	case p2p.Peers:
 		e.to(m.Digest, func(s *swarm) { s.meet(m.Peers) })
 	case p2p.Runs:
-		e.to(m.Digest, func(s *swarm) {
-			for _, env := range m.Envelopes {
-				s.addRun(env, from)
-			}
-		})
+		e.handleRuns(from, m)
 	case p2p.Revoke:
-		e.to(m.Digest, func(s *swarm) { s.handleRevoke(from, m.Envelope) })
+		e.handleRevoke(from, m)
 	}
 }
 
@@ -63,187 +63,171 @@ func (e *Engine) to(d digest.Digest, f func(*swarm)) {
 // lacks; a peer that holds nothing of the blob says so.
 func (e *Engine) handleJoin(from peer.ID, m p2p.Join) {
 	s := e.serving(m.Digest)
+	reason := "not held"
 	if e.o.Seeder && (s == nil || !s.blob.Complete()) {
-		w := Want{Digest: m.Digest, Size: m.Size, Source: ParseSource(m.Source)}
-		if w.Size <= 0 || w.Source == (Source{}) {
-			if known, ok := e.o.Locate(m.Digest); ok {
-				w = known
-			}
+		started, why := e.fetchFor(m)
+		if started != nil {
+			s = started
 		}
-		reason := ""
-		switch {
-		case w.Source == (Source{}) || e.o.Upstream == nil:
-			reason = "the seeder knows no upstream for this blob"
-		case w.Size <= 0:
-			reason = "the seeder does not know the size of this blob"
-		default:
-			if _, ok := e.o.Upstream.URL(w.Source.Upstream); !ok {
-				reason = "the seeder has no upstream named " + w.Source.Upstream
-			}
-		}
-		if reason == "" {
-			started, err := e.want(w)
-			if err != nil {
-				reason = err.Error()
-			} else {
-				s = started
-			}
-		}
-		if s == nil {
-			_ = e.network().Send(from, p2p.Leave{Digest: m.Digest, Reason: reason})
-			return
-		}
+		reason = why
 	}
-	if s == nil || !s.post(func() { s.handleJoin(from, m) }) {
-		_ = e.network().Send(from, p2p.Leave{Digest: m.Digest, Reason: "not held"})
+	again := func() { e.handleJoin(from, m) } // the swarm was just ending: another takes its place
+	if s == nil || !s.postOr(func() { s.handleJoin(from, m) }, again) {
+		_ = e.network().Send(from, p2p.Leave{Digest: m.Digest, Reason: reason})
 	}
 }
 
+// fetchFor starts to fetch, on a seeder, the blob that a peer wants; or says
+// why it cannot.
+func (e *Engine) fetchFor(m p2p.Join) (*swarm, string) {
+	w := Want{Digest: m.Digest, Size: m.Size, Source: ParseSource(m.Source)}
+	if w.Size <= 0 || w.Source == (Source{}) {
+		if known, ok := e.o.Locate(m.Digest); ok {
+			w = known
+		}
+	}
+	switch {
+	case w.Source == (Source{}) || e.o.Upstream == nil:
+		return nil, "the seeder knows no upstream for this blob"
+	case w.Size <= 0:
+		return nil, "the seeder does not know the size of this blob"
+	}
+	if _, ok := e.o.Upstream.URL(w.Source.Upstream); !ok {
+		return nil, "the seeder has no upstream named " + w.Source.Upstream
+	}
+	s, err := e.want(w)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return s, ""
+}
+
 func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
-	if m.Size > 0 && m.Size != s.geom.Size() {
-		_ = s.e.network().Send(from, p2p.Leave{Digest: s.digest, Reason: "the blob has another size"})
-		return
-	}
-	s.lastUse = time.Now()
 	n := s.e.network()
-	var hint []peer.AddrInfo
-	if m.WantPeers > 0 {
-		hint = s.hint(from, m.WantPeers)
-	}
-	if mem := s.handleState(from, s.geom.Size(), m.Have, m.Complete, true); mem == nil {
+	if m.Size > 0 && m.Size != s.geom.Size() {
+		_ = n.Send(from, p2p.Leave{Digest: s.digest, Reason: "the blob has another size"})
 		return
 	}
+	s.touch()
+	hint := s.hint(from, m.WantPeers)
+	mem := s.member(from)
+	if mem == nil {
+		return
+	}
+	mem.joined = true
+	s.holds(mem, m.Have, m.Complete)
 	var have []byte
-	if b := s.blob.Have(); b.Count() > 0 && !s.blob.Complete() && !s.e.o.Seeder {
+	if b := s.blob.Have(); b.Count() > 0 && !s.settled && !s.e.o.Seeder {
 		have = b.Bytes()
 	}
-	_ = n.Send(from, p2p.State{Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.complete()})
+	_ = n.Send(from, p2p.State{Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled})
 	if envs := s.runsFor(); len(envs) > 0 {
 		_ = n.Send(from, p2p.Runs{Digest: s.digest, Envelopes: envs})
 	}
 	if len(hint) > 0 {
 		_ = n.Send(from, p2p.Peers{Digest: s.digest, Peers: hint})
 	}
-	if s.e.o.Seeder && s.settled && !s.hashes.final() {
-		s.signStored()
-	}
 }
 
-// complete tells whether this host may call itself a holder of the whole blob.
-func (s *swarm) complete() bool { return s.settled }
-
-// hint names up to n members to a peer that joins, those of its zone first.
-func (s *swarm) hint(to peer.ID, n int) []peer.AddrInfo {
-	net := s.e.network()
-	zone := ""
-	if nb, ok := net.Neighbour(to); ok {
-		zone = nb.Zone
+// member returns the member of that name, making it one where it is not; nil
+// where it cannot be, of which it is told.
+func (s *swarm) member(p peer.ID) *member {
+	if m := s.members[p]; m != nil {
+		return m
 	}
-	var near, far []peer.AddrInfo
-	for id, m := range s.members {
-		if id == to || m.seeder || m.bad {
-			continue
-		}
-		ai := net.AddrInfo(id)
-		if len(ai.Addrs) == 0 {
-			continue
-		}
-		if m.zone == zone {
-			near = append(near, ai)
-		} else {
-			far = append(far, ai)
-		}
+	nb, ok := s.e.network().Neighbour(p)
+	if !ok {
+		return nil // it went away meanwhile
 	}
-	n = min(n, hintPeers)
-	out := some(near, n)
-	return append(out, some(far, n-len(out))...)
-}
-
-// meet connects to peers that somebody named for this blob.
-func (s *swarm) meet(peers []peer.AddrInfo) {
-	net := s.e.network()
-	for _, ai := range some(peers, hintPeers) {
-		if ai.ID == net.ID() || s.members[ai.ID] != nil || len(s.members) >= maxMembers {
-			continue
-		}
-		if nb, ok := net.Neighbour(ai.ID); ok {
-			s.neighbourUp(nb)
-			continue
-		}
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			select {
-			case s.e.dials <- struct{}{}:
-			case <-s.ctx.Done():
-				return
-			}
-			defer func() { <-s.e.dials }()
-			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
-			defer cancel()
-			if err := net.Connect(ctx, ai); err != nil {
-				s.log.Debug("cannot reach a peer that was named", zap.Stringer("peer", ai.ID), zap.Error(err))
-				return
-			}
-			// A new neighbour is joined by PeerUp; one that was there already, here.
-			if nb, ok := net.Neighbour(ai.ID); ok {
-				s.post(func() { s.neighbourUp(nb) })
-			}
-		}()
-	}
-}
-
-// handleState takes what a neighbour says that it holds, and makes it a member.
-func (s *swarm) handleState(from peer.ID, size int64, have []byte, complete, joined bool) *member {
-	if size != s.geom.Size() {
-		s.log.Warn("a peer knows another size of the blob", zap.Stringer("peer", from), zap.Int64("theirs", size), zap.Int64("ours", s.geom.Size()))
+	if s.liars[p] && !s.e.isSeeder(nb) || !s.room() {
+		_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
 		return nil
 	}
-	m := s.members[from]
-	isNew := m == nil
-	if isNew {
-		if len(s.members) >= maxMembers && !s.e.o.Seeder {
-			_ = s.e.network().Send(from, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
-			return nil
-		}
-		nb, ok := s.e.network().Neighbour(from)
-		if !ok {
-			return nil // it went away meanwhile
-		}
-		m = &member{id: from, seeder: nb.Seeder, zone: nb.Zone, have: piece.NewBitfield(s.geom.Count()), handle: scheduler.Peer(len(s.handles))}
-		s.members[from] = m
-		s.nmembers.Store(int32(len(s.members)))
-		s.handles = append(s.handles, m)
+	m := &member{id: p, seeder: s.e.isSeeder(nb), zone: nb.Zone, have: piece.NewBitfield(s.geom.Count())}
+	// Whoever comes back has its old handle: a neighbour that joins and leaves
+	// all the time costs no more than one.
+	if m.handle = s.handleOf[p]; m.handle == 0 {
+		m.handle = scheduler.Peer(len(s.handles))
+		s.handles = append(s.handles, nil)
+		s.handleOf[p] = m.handle
 	}
-	m.joined = m.joined || joined
+	s.handles[m.handle] = m
+	s.members[p] = m
+	s.nmembers.Store(int32(len(s.members)))
+	if s.dl != nil {
+		s.dl.memberUp(m)
+	}
+	return m
+}
+
+// room tells whether there is room for one more member. A host that holds the
+// whole blob has no use for others that do.
+func (s *swarm) room() bool {
+	if len(s.members) < maxMembers || s.e.o.Seeder {
+		return true
+	}
+	if !s.settled {
+		return false
+	}
+	for p, m := range s.members {
+		if m.complete {
+			_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
+			s.drop(p)
+			return true
+		}
+	}
+	return false
+}
+
+// handleState takes a neighbour's answer to our Join.
+func (s *swarm) handleState(from peer.ID, st p2p.State) {
+	if st.Size != s.geom.Size() {
+		s.log.Warn("a peer knows another size of the blob", zap.Stringer("peer", from), zap.Int64("theirs", st.Size), zap.Int64("ours", s.geom.Size()))
+		return
+	}
+	if m := s.member(from); m != nil {
+		// What is not complete may want the rest, and had perhaps asked us
+		// when we knew nothing of the blob.
+		m.joined = m.joined || !st.Complete && !m.seeder
+		s.holds(m, st.Have, st.Complete)
+	}
+}
+
+// holds takes what a member says that it holds.
+func (s *swarm) holds(m *member, have []byte, complete bool) {
 	if len(have) > 0 {
 		b, err := piece.BitfieldFromBytes(s.geom.Count(), have)
 		if err != nil {
-			s.log.Warn("a peer sent a bad bitfield", zap.Stringer("peer", from), zap.Error(err))
-			return m
+			s.log.Warn("a peer sent a bad bitfield", zap.Stringer("peer", m.id), zap.Error(err))
+			return
 		}
 		for i := range b.All() {
 			m.have.Set(i)
 		}
 	}
-	if complete {
+	turned := complete && !m.complete
+	if turned {
 		m.complete = true
 		m.have = piece.FullBitfield(s.geom.Count())
 	}
 	s.e.giver.peerHas(s, m, nil)
-	if s.dl != nil {
-		if isNew {
-			s.dl.memberUp(m)
-		} else {
-			s.dl.memberHas(m)
-		}
+	if s.dl == nil {
+		return
 	}
-	return m
+	if turned {
+		s.dl.memberUp(m)
+	} else {
+		s.dl.memberHas(m, list(m.have))
+	}
 }
 
 func (s *swarm) handleHave(from peer.ID, h p2p.Have) {
 	m := s.members[from]
 	if m == nil {
+		return
+	}
+	if h.Complete {
+		s.holds(m, nil, true)
 		return
 	}
 	var fresh []int
@@ -252,25 +236,18 @@ func (s *swarm) handleHave(from peer.ID, h p2p.Have) {
 			fresh = append(fresh, i)
 		}
 	}
-	if h.Complete && !m.complete {
-		m.complete = true
-		for i := range m.have.Clone().Missing() {
-			m.have.Set(i)
-			fresh = append(fresh, i)
-		}
-	}
 	if len(fresh) == 0 {
 		return
 	}
 	s.e.giver.peerHas(s, m, fresh)
 	if s.dl != nil {
-		s.dl.memberGot(m, fresh)
+		s.dl.memberHas(m, fresh)
 	}
 }
 
 func (s *swarm) handleLeave(from peer.ID, reason string) {
-	if s.dl != nil {
-		s.dl.refused(from, reason)
+	if nb, ok := s.e.network().Neighbour(from); ok && s.dl != nil && s.e.isSeeder(nb) && reason != "" {
+		s.dl.refused(reason)
 	}
 	s.drop(from)
 }
@@ -291,9 +268,6 @@ func (s *swarm) drop(p peer.ID) {
 	}
 	if m.seeder {
 		s.spreadRuns()
-		if s.dl != nil && s.dl.lone {
-			s.dl.offerUnsigned()
-		}
 	}
 }
 
@@ -315,27 +289,59 @@ func (s *swarm) spreadRuns() {
 	}
 }
 
-// handleRevoke drops a blob whose signer found that its bytes are wrong. A
-// final list stands: a revocation that comes after it is an old one.
-func (s *swarm) handleRevoke(from peer.ID, env []byte) {
-	d, signer, err := piece.OpenRevocation(env)
-	if err != nil || d != s.digest || !s.e.trusts(signer) || s.settled || s.hashes.final() || s.e.o.Seeder {
+// handleRuns checks signed runs on the goroutine of the neighbour they come from.
+func (e *Engine) handleRuns(from peer.ID, m p2p.Runs) {
+	s := e.find(m.Digest)
+	if s == nil {
 		return
 	}
-	s.log.Warn("the seeder revoked the blob", zap.Stringer("peer", from))
-	for _, m := range s.members {
-		if m.joined && !m.seeder {
-			_ = s.e.network().Send(m.id, p2p.Revoke{Digest: s.digest, Envelope: env})
+	for _, env := range m.Envelopes {
+		r, ok := s.openRun(env, from)
+		if !ok || !s.post(func() { s.addRun(r) }) {
+			return // what follows is no better
 		}
 	}
-	s.corrupt()
 }
 
-// announce tells every member that lacks piece i that it can be had here.
+// handleRevoke takes a revocation from its signer. Those that others pass on
+// are left alone: they may be old ones, and with or without them no blob is
+// committed before its digest was right.
+func (e *Engine) handleRevoke(from peer.ID, m p2p.Revoke) {
+	s := e.find(m.Digest)
+	if s == nil || e.o.Seeder {
+		return
+	}
+	d, signer, err := piece.OpenRevocation(m.Envelope)
+	if err != nil || d != s.digest || signer != from || !e.trusts(signer) {
+		s.log.Debug("ignored a revocation", zap.Stringer("peer", from), zap.Stringer("signer", signer), zap.Error(err))
+		return
+	}
+	s.post(func() { s.revoked(from) })
+}
+
+// revoked drops a blob whose signer found that its bytes are wrong. A final
+// list stands: a revocation that comes after it is an old one. So does a commit
+// under way, which looks at the digest itself.
+func (s *swarm) revoked(by peer.ID) {
+	if s.settled || s.commits || s.hashes.final() {
+		return
+	}
+	s.log.Warn("the seeder revoked the blob", zap.Stringer("peer", by))
+	s.corrupt(true)
+}
+
+// tells reports whether a member is told of the pieces that come in here.
+func (s *swarm) tells(m *member) bool { return m.joined && !m.seeder && !m.complete }
+
+// announce tells the members that piece i can be had here, if it can: an
+// unverified one is given to nobody.
 func (s *swarm) announce(i int) {
+	if !s.blob.Has(i) {
+		return
+	}
 	n := s.e.network()
 	for _, m := range s.members {
-		if m.joined && !m.seeder && !m.complete && !m.have.Has(i) {
+		if s.tells(m) && !m.have.Has(i) {
 			_ = n.Send(m.id, p2p.Have{Digest: s.digest, Pieces: []int{i}})
 		}
 	}

@@ -28,6 +28,7 @@ type origin struct {
 	claimed *piece.Bitfield // held, or being fetched by one of the streams
 	front   int             // where the stream that goes in order is
 	sides   int             // streams out of order
+	wishes  []wish          // that found no stream free, the oldest first
 	changed chan struct{}   // closed when a side stream ends
 	lastErr error
 
@@ -37,12 +38,17 @@ type origin struct {
 	hashed int
 }
 
+// wish is what one reader, or one peer, waits for: the pieces [first, end).
+type wish struct{ id, first, end int }
+
 // How far ahead of the front a reader may wait for the stream that goes in
-// order; how much a stream out of order takes; how many of those there are.
+// order; how much a stream out of order takes; how many of those there are,
+// and how many readers wait for one.
 const (
 	sideDistance = 4 << 20 // bytes
 	sideLength   = 8 << 20 // bytes
 	maxSides     = 4
+	maxWishes    = 256
 )
 
 // startOrigin begins, or resumes, to fetch the blob from its upstream.
@@ -50,17 +56,13 @@ func (s *swarm) startOrigin() {
 	if s.origin != nil || s.settled {
 		return
 	}
-	if s.e.o.Upstream == nil || s.want.Source == (Source{}) {
+	if s.e.o.Upstream == nil || s.sources.current() == (Source{}) {
 		s.fail(fmt.Errorf("fetch %s: no upstream is known for it: %w", s.digest, ErrUnavailable))
 		return
 	}
 	o := &origin{s: s, claimed: s.blob.Have(), changed: make(chan struct{}), digest: s.digest.Algorithm().Hash()}
 	o.ctx, o.stop = context.WithCancel(s.ctx)
 	s.origin = o
-	for id, w := range s.early {
-		o.want(w[0], w[1])
-		delete(s.early, id)
-	}
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -99,11 +101,10 @@ func (o *origin) resume() error {
 	buf := getBuffer(int(o.s.geom.PieceSize()))
 	defer putBuffer(buf)
 	for i := range o.s.blob.Have().All() {
-		if o.ctx.Err() != nil {
-			return ErrStopped
-		}
 		if _, known := o.s.hashes.get(i); known {
-			o.s.post(func() { o.s.gained(i) })
+			if !o.s.post(func() { o.s.gained(i) }) {
+				return ErrStopped
+			}
 			continue
 		}
 		p, err := o.s.blob.ReadPiece(i, *buf)
@@ -111,7 +112,9 @@ func (o *origin) resume() error {
 			return fmt.Errorf("read piece %d: %w", i, err)
 		}
 		h := piece.Sum(p)
-		o.s.post(func() { o.s.fetched(i, h) })
+		if !o.s.post(func() { o.s.fetched(i, h) }) {
+			return ErrStopped
+		}
 	}
 	return nil
 }
@@ -154,17 +157,11 @@ func (o *origin) unclaim(i int) {
 // where another stream has taken a piece.
 func (o *origin) stream(first, end int, inOrder bool) error {
 	s := o.s
-	off := s.geom.Offset(first)
-	n := min(s.geom.Offset(end), s.geom.Size()) - off
-	r, err := s.e.o.Upstream.Blob(o.ctx, s.want.Source.Upstream, s.want.Source.Repository, s.digest, off, n)
+	r, err := s.upstreamRange(o.ctx, first, end)
 	if err != nil {
 		return o.explain(err)
 	}
 	defer r.Close()
-	if r.Size() != s.geom.Size() {
-		return fmt.Errorf("upstream %s says that the blob has %d bytes, its manifest %d: %w",
-			s.want.Source.Upstream, r.Size(), s.geom.Size(), ErrCorrupt)
-	}
 	buf := getBuffer(int(s.geom.PieceSize()))
 	defer putBuffer(buf)
 	for i := first; i < end; i++ {
@@ -181,7 +178,10 @@ func (o *origin) stream(first, end int, inOrder bool) error {
 			o.unclaim(i)
 			return fmt.Errorf("store %s: %w", s.digest, err)
 		}
-		o.hashInOrder(i, p, inOrder)
+		if inOrder && o.hashed == i {
+			o.digest.Write(p)
+			o.hashed = i + 1
+		}
 		s.e.ledger.fromUpstream(len(p))
 		s.prog.add(false, true, len(p))
 		s.e.metrics.received(false, true, len(p), true)
@@ -192,28 +192,52 @@ func (o *origin) stream(first, end int, inOrder bool) error {
 	return nil
 }
 
+// upstreamRange opens the pieces [first, end) at the blob's source, or at the
+// next one where that does not have the blob or does not let us have it.
+func (s *swarm) upstreamRange(ctx context.Context, first, end int) (*upstream.BlobReader, error) {
+	off := s.geom.Offset(first)
+	n := min(s.geom.Offset(end), s.geom.Size()) - off
+	src := s.sources.current()
+	for {
+		r, err := s.e.o.Upstream.Blob(ctx, src.Upstream, src.Repository, s.digest, off, n)
+		if err == nil {
+			if size := r.Size(); size >= 0 && size != s.geom.Size() { // below 0: it does not say
+				r.Close()
+				return nil, fmt.Errorf("%s says that the blob has %d bytes, its manifest %d: %w", src, size, s.geom.Size(), ErrCorrupt)
+			}
+			return r, nil
+		}
+		kind := upstream.KindOf(err)
+		if kind != upstream.NotFound && kind != upstream.Denied {
+			return nil, err
+		}
+		other, ok := s.sources.next(src)
+		if !ok {
+			return nil, err
+		}
+		s.log.Info("a source does not give the blob; trying another", zap.Stringer("source", src), zap.Stringer("next", other), zap.Error(err))
+		src = other
+	}
+}
+
 // explain gives an upstream's error the kind that the engine's callers know.
 func (o *origin) explain(err error) error {
-	switch {
-	case o.ctx.Err() != nil:
+	if o.ctx.Err() != nil {
 		return ErrStopped
+	}
+	return explainUpstream(err)
+}
+
+func explainUpstream(err error) error {
+	switch {
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrNotFound):
+		return err
 	case upstream.KindOf(err) == upstream.NotFound:
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case upstream.KindOf(err) == upstream.Corrupt:
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	case errors.Is(err, ErrCorrupt):
-		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
-// hashInOrder feeds the running digest where piece i is the next in order.
-// Only the stream that goes in order calls it with inOrder.
-func (o *origin) hashInOrder(i int, p []byte, inOrder bool) {
-	if inOrder && o.hashed == i {
-		o.digest.Write(p)
-		o.hashed = i + 1
-	}
 }
 
 // check compares the digest of the whole; what did not come in order is read
@@ -233,22 +257,51 @@ func (o *origin) check() error {
 		o.digest.Write(p)
 	}
 	if got := fmt.Sprintf("%x", o.digest.Sum(nil)); got != s.digest.Encoded() {
-		return &CorruptError{Digest: s.digest, Source: s.want.Source}
+		return &CorruptError{Digest: s.digest, Source: s.sources.current()}
 	}
 	return nil
 }
 
 // want is called with the pieces that a reader or a peer waits for. Pieces far
-// from the front get a stream of their own.
-func (o *origin) want(first, end int) {
+// from the front get a stream of their own, at once or when one is free. A
+// later wish of the same id replaces it.
+func (o *origin) want(id, first, end int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	first = max(first, 0)
+	o.forget(id)
+	w := wish{id, first, end}
+	if o.sides < maxSides {
+		o.side(w)
+	} else if len(o.wishes) < maxWishes {
+		o.wishes = append(o.wishes, w)
+	}
+}
+
+// unwant forgets a wish.
+func (o *origin) unwant(id int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forget(id)
+}
+
+func (o *origin) forget(id int) {
+	for k, w := range o.wishes {
+		if w.id == id {
+			o.wishes = append(o.wishes[:k], o.wishes[k+1:]...)
+			return
+		}
+	}
+}
+
+// side starts a stream for a wish, unless what it asks for is here, or on its
+// way, or next in order. o.mu is held, by the owner or by another stream.
+func (o *origin) side(w wish) {
+	g := o.s.geom
+	first, end := max(w.first, 0), min(w.end, g.Count())
 	for first < end && o.claimed.Has(first) {
 		first++
 	}
-	g := o.s.geom
-	if first >= min(end, g.Count()) || o.sides >= maxSides {
+	if first >= end || o.ctx.Err() != nil {
 		return
 	}
 	if ahead := g.Offset(first) - g.Offset(o.front); ahead >= 0 && ahead <= sideDistance {
@@ -256,7 +309,7 @@ func (o *origin) want(first, end int) {
 	}
 	stop := first
 	limit := first + max(1, int(sideLength/g.PieceSize()))
-	for stop < min(limit, end, g.Count()) && !o.claimed.Has(stop) {
+	for stop < min(limit, end) && !o.claimed.Has(stop) {
 		stop++
 	}
 	o.sides++
@@ -264,20 +317,31 @@ func (o *origin) want(first, end int) {
 	go func() {
 		defer o.s.wg.Done()
 		err := o.stream(first, stop, false)
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.sides--
 		if err != nil {
-			o.lastErr = err
 			o.s.log.Debug("a stream out of order ended early", zap.Int("first", first), zap.Error(err))
 		}
-		close(o.changed)
-		o.changed = make(chan struct{})
+		o.sideDone(err)
 	}()
 }
 
-// waitSides waits for the streams out of order. What they gave up is fetched
-// by another round of run's loop; here it is an error.
+// sideDone gives the place of a stream that ended to who waits for one.
+func (o *origin) sideDone(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sides--
+	if err != nil {
+		o.lastErr = err
+	}
+	for len(o.wishes) > 0 && o.sides < maxSides {
+		w := o.wishes[0]
+		o.wishes = o.wishes[1:]
+		o.side(w)
+	}
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// waitSides waits for the streams out of order, and fetches what they gave up.
 func (o *origin) waitSides() error {
 	for {
 		o.mu.Lock()
@@ -307,6 +371,9 @@ func (o *origin) waitSides() error {
 // hash. Hashes are signed a few at a time: at once when the last signature is
 // old enough, else a moment later.
 func (s *swarm) fetched(i int, h piece.Hash) {
+	if _, twice := s.unsigned[i]; twice {
+		return
+	}
 	s.unsigned[i] = h
 	s.pending = append(s.pending, i)
 	const pause = 30 * time.Millisecond
@@ -329,8 +396,8 @@ func (s *swarm) originDone(err error) {
 		return
 	}
 	if errors.As(err, new(*CorruptError)) {
-		s.corrupt()
+		s.corrupt(false)
 		return
 	}
-	s.fail(err)
+	s.fail(fmt.Errorf("fetch %s: %w", s.digest, err))
 }

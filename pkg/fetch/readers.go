@@ -2,8 +2,8 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -77,71 +77,129 @@ func (r *readers) remove() {
 	r.open--
 }
 
-// reader is a client's view of a growing blob. Close must be called.
+// reader is a client's view of a growing blob. When the swarm ends it goes on
+// as far as the bytes are there, and fails where it would have to wait for
+// what nobody fetches any more. Close must be called.
 type reader struct {
-	*store.Reader
-	s    *swarm
-	id   int
-	once sync.Once
-}
+	s       *swarm
+	id      int
+	from    *store.Reader
+	life    context.Context // the client's
+	ctx     context.Context // of from
+	cancel  context.CancelFunc
+	unwatch func() bool
+	once    sync.Once
 
-func (r *reader) Close() error {
-	err := r.Reader.Close()
-	r.once.Do(func() {
-		r.s.readers.remove()
-		r.s.post(func() { r.s.unwant(r.id) })
-	})
-	return err
+	mu      sync.Mutex
+	waiting bool // a read waits for a piece
+	ended   bool // the swarm has
 }
 
 // readStall is the longest a reader waits for one piece before it gives up. It
 // is a last resort: the scheduler turns to another source long before.
 const readStall = 30 * time.Second
 
-// open lets a client in once a first piece has come, which proves a source.
-// When ctx ends before that, a source that is at it is good enough.
-func (s *swarm) open(ctx, life context.Context) (io.ReadSeekCloser, int64, error) {
-	id := s.readers.add()
-	sr := s.blob.NewReader(life, store.ReadOptions{
-		Stall:  readStall,
-		OnWait: func(from, end int) { s.post(func() { s.wantPieces(id, from, end) }) },
+func (s *swarm) newReader(life context.Context) *reader {
+	r := &reader{s: s, id: s.readers.add(), life: life}
+	r.ctx, r.cancel = context.WithCancel(life)
+	r.from = s.blob.NewReader(r.ctx, store.ReadOptions{Stall: readStall, OnWait: r.waits})
+	r.unwatch = context.AfterFunc(s.ctx, func() { r.note(&r.ended) })
+	return r
+}
+
+// waits is called when a read begins to wait for a piece.
+func (r *reader) waits(first, end int) {
+	r.note(&r.waiting)
+	r.s.post(func() { r.s.wantPieces(r.id, first, end) })
+}
+
+// note sets a flag; with both set nothing will come.
+func (r *reader) note(flag *bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*flag = true
+	if r.waiting && r.ended {
+		r.cancel()
+	}
+}
+
+// Read is part of io.Reader. Errors: those of the swarm's failure
+// (ErrUnavailable, ErrNotFound, ErrCorrupt, ErrStopped), the store's, and the
+// client's context's.
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	r.mu.Lock()
+	r.waiting = false
+	ended := r.ended
+	r.mu.Unlock()
+	if ended && errors.Is(err, context.Canceled) && r.life.Err() == nil {
+		if _, err = r.s.readers.state(); err == nil || errors.Is(err, errGone) {
+			err = ErrStopped
+		}
+		err = fmt.Errorf("read %s: %w", r.s.digest, err)
+	}
+	return n, err
+}
+
+// Seek is part of io.Seeker. It never waits.
+func (r *reader) Seek(offset int64, whence int) (int64, error) { return r.from.Seek(offset, whence) }
+
+// Close is part of io.Closer. The download goes on.
+func (r *reader) Close() error {
+	err := r.from.Close()
+	r.once.Do(func() {
+		r.unwatch()
+		r.cancel()
+		r.s.readers.remove()
+		r.s.touch()
+		r.s.post(func() { r.s.unwant(r.id) })
 	})
-	r := &reader{Reader: sr, s: s, id: id}
+	return err
+}
+
+// open lets a client in once a first piece has come, which proves a source.
+// When ctx ends before that, a source that is at it is good enough. errGone
+// says that the swarm ended for no reason of its own.
+func (s *swarm) open(ctx, life context.Context) (*reader, error) {
+	r := s.newReader(life)
 	outcome, _ := s.readers.state()
 	select {
 	case <-outcome:
 		if _, err := s.readers.state(); err != nil {
 			r.Close()
-			return nil, 0, err
+			return nil, err
 		}
 	case <-s.done:
 		r.Close()
-		return nil, 0, errGone
+		return nil, errGone
 	case <-ctx.Done():
 		if s.sourced.Load() {
 			break // slow, but somebody who has the bytes is giving them
 		}
 		r.Close()
-		return nil, 0, fmt.Errorf("fetch %s: no source answered in time: %w", s.digest, ErrUnavailable)
+		return nil, fmt.Errorf("fetch %s: no source answered in time: %w", s.digest, ErrUnavailable)
 	}
-	return r, s.geom.Size(), nil
+	return r, nil
 }
 
 // wantPieces passes a reader's position on to whoever chooses what comes next.
 func (s *swarm) wantPieces(id, first, end int) {
-	if s.origin != nil {
-		s.origin.want(first, end)
-	}
-	if s.dl != nil {
+	switch {
+	case s.origin != nil:
+		s.origin.want(id, first, end)
+	case s.dl != nil:
 		s.dl.wants[id] = [2]int{first, end}
 		s.dl.step(scheduler.Want{ID: id, First: first, End: end})
-	} else if !s.e.o.Seeder && s.wanted {
+	case !s.e.o.Seeder && s.wanted:
 		s.early[id] = [2]int{first, end}
 	}
 }
 
 func (s *swarm) unwant(id int) {
 	delete(s.early, id)
+	if s.origin != nil {
+		s.origin.unwant(id)
+	}
 	if s.dl != nil {
 		delete(s.dl.wants, id)
 		s.dl.step(scheduler.Unwant{ID: id})

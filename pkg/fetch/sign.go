@@ -16,8 +16,12 @@ type sealedSpan struct {
 	envs  [][]byte
 }
 
-// maxRun bounds the hashes of one run, so that it fits a control message.
-const maxRun = 8192
+// A signed run has to fit a control message of 1 MiB. A blob of more pieces
+// than a final list can name (above 125 GiB) has none: who gets it hashes it.
+const (
+	maxRun   = 8192
+	maxFinal = 32_000
+)
 
 // sign signs the hashes that came in since the last time, tells the members,
 // and lets the pieces be given.
@@ -82,15 +86,12 @@ func (s *swarm) tell(envs [][]byte) {
 
 // signFinal signs the whole list: the digest of the blob was right.
 func (s *swarm) signFinal() {
-	if s.hashes.final() || s.geom.Count() > maxRun*4 {
+	if s.hashes.final() || !s.hashes.complete() || s.geom.Count() > maxFinal {
 		return
 	}
 	r := piece.Run{Digest: s.digest, Size: s.geom.Size(), Final: true}
 	for i := range s.geom.Count() {
-		h, ok := s.hashes.get(i)
-		if !ok {
-			return
-		}
+		h, _ := s.hashes.get(i)
 		r.Hashes = append(r.Hashes, h)
 	}
 	if env := s.seal(r); env != nil {
@@ -99,35 +100,63 @@ func (s *swarm) signFinal() {
 	}
 }
 
-// signStored hashes and signs a blob that the store holds without a list.
+// signStored hashes and signs a blob that the store holds without a list. Its
+// pieces are given as they get their hashes, as with a blob that just comes in.
 func (s *swarm) signStored() {
-	if s.signing || s.hashes.final() {
+	if s.signing || s.hashes.complete() && s.geom.Count() > maxFinal {
 		return
 	}
 	s.signing = true
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
-		buf := getBuffer(int(s.geom.PieceSize()))
-		defer putBuffer(buf)
-		for i := range s.geom.Count() {
-			if _, known := s.hashes.get(i); known {
-				continue
-			}
-			p, err := s.blob.ReadPiece(i, *buf)
-			if err != nil || s.ctx.Err() != nil {
-				s.post(func() { s.signing = false })
-				return
-			}
-			h := piece.Sum(p)
-			s.post(func() { s.fetched(i, h) })
-		}
+		err := s.hashStored()
 		s.post(func() {
 			s.signing = false
+			if err != nil {
+				s.log.Warn("cannot hash a stored blob", zap.Error(err))
+				return
+			}
 			s.sign()
 			s.signFinal()
+			s.e.giver.blobDone(s)
 		})
 	}()
+}
+
+// hashStored reads every piece whose hash is not known.
+func (s *swarm) hashStored() error {
+	buf := getBuffer(int(s.geom.PieceSize()))
+	defer putBuffer(buf)
+	for i := range s.geom.Count() {
+		if _, known := s.hashes.get(i); known {
+			continue
+		}
+		p, err := s.blob.ReadPiece(i, *buf)
+		if err != nil {
+			return err
+		}
+		h := piece.Sum(p)
+		if !s.post(func() { s.fetched(i, h) }) {
+			return ErrStopped
+		}
+	}
+	return nil
+}
+
+// givable is what this host gives: a seeder only what it has signed, since
+// nobody could check the rest.
+func (s *swarm) givable() (have *piece.Bitfield, growing bool) {
+	have = s.blob.Have()
+	if !s.e.o.Seeder {
+		return have, !s.blob.Complete()
+	}
+	for i := range have.Clone().All() {
+		if _, signed := s.hashes.get(i); !signed {
+			have.Clear(i)
+		}
+	}
+	return have, !have.Full()
 }
 
 // runsFor is what a peer that joins is told: the final list, or what is known

@@ -11,11 +11,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
-	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
-	"github.com/samara-p2p/samara/pkg/store"
-	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 // smallCall is one fetch of a small blob that several callers wait for.
@@ -30,6 +27,9 @@ type smallCall struct {
 // when they leave. Its digest has been verified and it is kept in the store.
 // Errors: ErrUnavailable, ErrNotFound, ErrCorrupt, and the store's.
 func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error) {
+	if err := w.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("fetch %q: %w", w.Digest, err)
+	}
 	if b, _, err := e.Held(w.Digest, limit); err == nil {
 		return b, nil
 	}
@@ -63,128 +63,184 @@ func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error)
 	}
 }
 
-// Held returns content that the store holds whole, and its media type.
-// It fails with store.ErrNotFound where it does not, or is larger than limit.
-func (e *Engine) Held(d digest.Digest, limit int64) ([]byte, string, error) {
-	if content, mediaType, err := e.keepingOf(d); err == nil && int64(len(content)) <= limit {
-		return content, mediaType, nil
-	}
-	b, err := e.o.Store.Blob(d)
-	if err != nil {
-		return nil, "", err
-	}
-	defer b.Release()
-	if !b.Complete() || b.Size() > limit {
-		return nil, "", store.ErrNotFound
-	}
-	f, err := b.File()
-	if err != nil {
-		return nil, "", err
-	}
-	defer f.Close()
-	buf := make([]byte, b.Size())
-	if _, err := io.ReadFull(f, buf); err != nil {
-		return nil, "", fmt.Errorf("read %s: %w", d, err)
-	}
-	return buf, b.Meta().MediaType, nil
+// How long a source of a small blob may take before the next one is asked
+// beside it: a client waits (contract 12), and a frozen host never answers.
+const (
+	smallAround   = 500 * time.Millisecond  // then the neighbours
+	smallUpstream = 1500 * time.Millisecond // then the upstream
+)
+
+// found is small content, verified, and where it came from.
+type found struct {
+	content  []byte
+	media    string
+	from     peer.ID // "" for the upstream
+	seeder   bool
+	upstream bool
+	err      error
 }
 
-// keepingOf returns content that is on its way to the disk.
-func (e *Engine) keepingOf(d digest.Digest) ([]byte, string, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if k := e.keeping[d]; k != nil {
-		return k.content, k.meta.MediaType, nil
-	}
-	return nil, "", store.ErrNotFound
-}
-
-// fetchSmall asks one source after the other: the seeder, which every host of
-// a herd can afford for a small blob; the neighbours; the upstream.
+// fetchSmall asks the seeders, which every host of a herd can afford for a
+// small blob; the neighbours; the upstream. The next is asked when those before
+// it have failed, or take long.
 func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, error) {
-	keep := func(content []byte, mediaType string) ([]byte, error) {
-		return content, e.Keep(w.Digest, content, mediaType, w.Source)
+	seeders, others := e.company()
+	sources := []func(context.Context) found{
+		func(ctx context.Context) found { return e.smallFromSeeders(ctx, seeders, w.Digest, limit) },
+		func(ctx context.Context) found { return e.askAround(ctx, w.Digest, limit, each(some(others, 16))) },
+		func(ctx context.Context) found { return e.smallFromUpstream(ctx, w, limit) },
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan found, len(sources))
+	around, up := time.NewTimer(smallAround), time.NewTimer(smallUpstream)
+	defer around.Stop()
+	defer up.Stop()
+	asked, open := 0, 0
+	ask := func(until int) {
+		for ; asked < min(until, len(sources)); asked++ {
+			source := sources[asked]
+			open++
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				answers <- source(ctx)
+			}()
+		}
 	}
 	var errs []error
-	n := e.network()
-	var seeders, others []p2p.Neighbour
-	for _, nb := range n.Neighbours() {
-		if nb.Seeder {
-			seeders = append(seeders, nb)
+	for ask(1); open > 0; {
+		select {
+		case a := <-answers:
+			if open--; a.err == nil {
+				e.noteSmall(a)
+				return a.content, e.Keep(w.Digest, a.content, a.media, w.Source)
+			}
+			if errs = append(errs, a.err); open == 0 {
+				ask(asked + 1)
+			}
+		case <-around.C:
+			ask(2)
+		case <-up.C:
+			ask(3)
+		}
+	}
+	err := errors.Join(errs...)
+	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil, fmt.Errorf("fetch %s: %w", w.Digest, err)
+}
+
+func (e *Engine) noteSmall(a found) {
+	if a.upstream {
+		e.ledger.fromUpstream(len(a.content))
+	} else {
+		e.ledger.received(a.from, a.seeder, len(a.content))
+	}
+	e.metrics.received(a.seeder, a.upstream, len(a.content), true)
+}
+
+// company are the neighbours: seeders, and the others.
+func (e *Engine) company() (seeders, others []peer.AddrInfo) {
+	for _, nb := range e.network().Neighbours() {
+		ai := peer.AddrInfo{ID: nb.ID}
+		if e.isSeeder(nb) {
+			seeders = append(seeders, ai)
 		} else {
-			others = append(others, nb)
+			others = append(others, ai)
 		}
 	}
-	for _, nb := range seeders {
-		c, cancel := context.WithTimeout(ctx, 10*time.Second)
-		content, mt, err := n.Content(c, nb.ID, w.Digest, limit)
-		cancel()
-		if err == nil {
-			e.noteSmall(nb.ID, true, len(content))
-			return keep(content, mt)
+	return seeders, others
+}
+
+// each yields the peers of a list.
+func each(peers []peer.AddrInfo) func(context.Context) <-chan peer.AddrInfo {
+	out := make(chan peer.AddrInfo, len(peers))
+	for _, ai := range peers {
+		out <- ai
+	}
+	close(out)
+	return func(context.Context) <-chan peer.AddrInfo { return out }
+}
+
+// smallFromSeeders asks one seeder after the other. A busy one is asked again:
+// the herd that keeps it busy would otherwise ask the upstream.
+func (e *Engine) smallFromSeeders(ctx context.Context, seeders []peer.AddrInfo, d digest.Digest, limit int64) found {
+	err := errNobody
+	for _, ai := range seeders {
+		var a found
+		for range 10 {
+			a = e.contentFrom(ctx, ai.ID, d, limit)
+			var busy *p2p.BusyError
+			if !errors.As(a.err, &busy) || !sleep(ctx, min(busy.After, time.Second)) {
+				break
+			}
 		}
-		errs = append(errs, fmt.Errorf("seeder: %w", err))
+		if a.err == nil {
+			a.seeder = true
+			return a
+		}
+		err = fmt.Errorf("seeder: %w", a.err)
 	}
-	if content, mt, from, err := e.askAround(ctx, w.Digest, limit, ids(some(others, 16))); err == nil {
-		e.noteSmall(from, false, len(content))
-		return keep(content, mt)
-	}
-	content, err := e.smallFromUpstream(ctx, w, limit)
-	if err == nil {
-		e.ledger.fromUpstream(len(content))
-		e.metrics.received(false, true, len(content), true)
-		return keep(content, "")
-	}
-	errs = append(errs, err)
-	kind := ErrUnavailable
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
-		return nil, fmt.Errorf("fetch %s: %w", w.Digest, errors.Join(errs...))
-	}
-	return nil, fmt.Errorf("fetch %s: %w: %w", w.Digest, kind, errors.Join(errs...))
+	return found{err: err}
 }
 
-func (e *Engine) noteSmall(from peer.ID, seeder bool, n int) {
-	e.ledger.received(from, seeder, n)
-	e.metrics.received(seeder, false, n, true)
+// errNobody says that there was nobody to ask.
+var errNobody = errors.New("no neighbour has it")
+
+// sleep waits; false when ctx ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
-func ids(nbs []p2p.Neighbour) []peer.ID {
-	out := make([]peer.ID, len(nbs))
-	for i, nb := range nbs {
-		out[i] = nb.ID
-	}
-	return out
-}
-
-// askAround asks peers for content, three at a time, until one has it.
-func (e *Engine) askAround(ctx context.Context, d digest.Digest, limit int64, peers []peer.ID) ([]byte, string, peer.ID, error) {
-	if len(peers) == 0 {
-		return nil, "", "", p2p.ErrNotHeld
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// contentFrom asks one peer. One that sends wrong bytes is named and banned;
+// the seeder is only named.
+func (e *Engine) contentFrom(ctx context.Context, p peer.ID, d digest.Digest, limit int64) found {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	type answer struct {
-		content []byte
-		media   string
-		from    peer.ID
+	content, media, err := e.network().Content(ctx, p, d, limit)
+	if errors.Is(err, p2p.ErrWrongContent) {
+		const what = "content that does not match its digest"
+		e.metrics.badPieces.Inc()
+		if e.trusts(p) {
+			e.ledger.bad(p, d, what, 0)
+		} else {
+			e.ban(p, d, what)
+		}
 	}
-	found := make(chan answer, len(peers))
-	queue := make(chan peer.ID, len(peers))
-	for _, p := range peers {
-		queue <- p
-	}
-	close(queue)
+	return found{content: content, media: media, from: p, err: err}
+}
+
+// askAround asks peers for content, a few at a time, until one has it. Who is
+// no neighbour is made one. The channel of peers is emptied, and ends soon
+// after its context.
+func (e *Engine) askAround(ctx context.Context, d digest.Digest, limit int64, who func(context.Context) <-chan peer.AddrInfo) found {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	peers := who(ctx)
+	const width = 4
 	var wg sync.WaitGroup
-	for range min(3, len(peers)) {
+	answers := make(chan found, width)
+	for range width {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			for p := range queue {
-				if ctx.Err() != nil {
-					return
+			for ai := range peers {
+				if ctx.Err() != nil || e.network().Connect(ctx, ai) != nil {
+					continue
 				}
-				if c, mt, err := e.network().Content(ctx, p, d, limit); err == nil {
-					found <- answer{c, mt, p}
+				if a := e.contentFrom(ctx, ai.ID, d, limit); a.err == nil {
+					answers <- a
 					cancel()
 					return
 				}
@@ -193,170 +249,74 @@ func (e *Engine) askAround(ctx context.Context, d digest.Digest, limit int64, pe
 	}
 	wg.Wait()
 	select {
-	case a := <-found:
-		return a.content, a.media, a.from, nil
+	case a := <-answers:
+		return a
 	default:
-		return nil, "", "", p2p.ErrNotHeld
+		return found{err: errNobody}
 	}
 }
 
 // smallFromUpstream reads a small blob from its upstream and checks its digest.
-func (e *Engine) smallFromUpstream(ctx context.Context, w Want, limit int64) ([]byte, error) {
+func (e *Engine) smallFromUpstream(ctx context.Context, w Want, limit int64) found {
 	if e.o.Upstream == nil || w.Source == (Source{}) {
-		return nil, errors.New("no upstream is known for it")
+		return found{err: errors.New("no upstream is known for it")}
 	}
 	r, err := e.o.Upstream.Blob(ctx, w.Source.Upstream, w.Source.Repository, w.Digest, 0, -1)
 	if err != nil {
-		if upstream.KindOf(err) == upstream.NotFound {
-			return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
-		}
-		return nil, err
+		return found{err: explainUpstream(err)}
 	}
 	defer r.Close()
 	var buf bytes.Buffer
 	if _, err := io.Copy(&buf, io.LimitReader(r, limit+1)); err != nil {
-		return nil, err
+		return found{err: explainUpstream(err)}
 	}
-	if int64(buf.Len()) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", w.Digest, limit)
+	switch {
+	case int64(buf.Len()) > limit:
+		err = fmt.Errorf("%s is larger than %d bytes", w.Digest, limit)
+	case w.Digest.Algorithm().FromBytes(buf.Bytes()) != w.Digest:
+		err = &CorruptError{Digest: w.Digest, Source: w.Source}
 	}
-	if w.Digest.Algorithm().FromBytes(buf.Bytes()) != w.Digest {
-		return nil, &CorruptError{Digest: w.Digest, Source: w.Source}
-	}
-	return buf.Bytes(), nil
+	return found{content: buf.Bytes(), upstream: true, err: err}
 }
 
-// FromPeers finds content by digest among peers alone: the neighbours, then
+// FromPeers finds content by digest among peers alone: the neighbours, and
 // the providers that the DHT names. It is the way that works when seeder and
 // upstream are gone. It fails with ErrUnavailable.
 func (e *Engine) FromPeers(ctx context.Context, d digest.Digest, limit int64) ([]byte, string, error) {
-	n := e.network()
-	e.awaitNeighbour(ctx)
-	var near []peer.ID
-	for _, nb := range some(n.Neighbours(), 16) {
-		near = append(near, nb.ID)
-	}
-	if content, mt, from, err := e.askAround(ctx, d, limit, near); err == nil {
-		e.noteSmall(from, false, len(content))
-		return content, mt, nil
+	if !e.ready() {
+		return nil, "", ErrStopped
 	}
 	key, err := blobCID(d)
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	for ai := range n.Providers(ctx, key, 10) {
-		if ai.ID == n.ID() {
-			continue
-		}
-		if err := n.Connect(ctx, ai); err != nil {
-			continue
-		}
-		if content, mt, err := n.Content(ctx, ai.ID, d, limit); err == nil {
-			e.noteSmall(ai.ID, false, len(content))
-			return content, mt, nil
-		}
+	e.awaitNeighbour(ctx)
+	seeders, others := e.company()
+	near, stop := context.WithTimeout(ctx, 5*time.Second)
+	a := e.askAround(near, d, limit, each(some(append(seeders, others...), 16)))
+	stop()
+	if a.err != nil {
+		a = e.askAround(ctx, d, limit, func(ctx context.Context) <-chan peer.AddrInfo {
+			return e.network().Providers(ctx, key, 10)
+		})
 	}
-	return nil, "", fmt.Errorf("no peer has %s: %w", d, ErrUnavailable)
+	if a.err != nil {
+		return nil, "", fmt.Errorf("no peer has %s: %w", d, ErrUnavailable)
+	}
+	e.noteSmall(a)
+	return a.content, a.media, nil
 }
 
 // awaitNeighbour gives a host that has just started a moment to find its way
 // into the network.
 func (e *Engine) awaitNeighbour(ctx context.Context) {
-	if time.Since(e.epoch) > time.Minute {
+	if e.now() > time.Minute {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 	defer cancel()
-	t := time.NewTicker(50 * time.Millisecond)
-	defer t.Stop()
-	for len(e.network().Neighbours()) == 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
+	for len(e.network().Neighbours()) == 0 && sleep(ctx, 50*time.Millisecond) {
 	}
-}
-
-// kept is small content that waits for the disk.
-type kept struct {
-	content []byte
-	meta    store.Meta
-}
-
-// Keep stores a manifest or other small content and announces it. It can be
-// served at once; the disk follows, since a client need not wait for a flush.
-// A store that is full, or fails, is logged: the caller has the content.
-// The only error is ErrCorrupt, for content that does not have this digest.
-func (e *Engine) Keep(d digest.Digest, content []byte, mediaType string, src Source) error {
-	if d.Algorithm().FromBytes(content) != d {
-		return &CorruptError{Digest: d, Source: src}
-	}
-	k := &kept{content: content, meta: store.Meta{MediaType: mediaType}}
-	if src != (Source{}) {
-		k.meta.Sources = []string{src.String()}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed || e.keeping[d] != nil {
-		return nil
-	}
-	e.keeping[d] = k
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		if err := e.o.Store.Put(d, content, k.meta); err != nil {
-			e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))
-		}
-		e.mu.Lock()
-		delete(e.keeping, d)
-		e.mu.Unlock()
-		if !announced(int64(len(content)), mediaType) {
-			return
-		}
-		if c, err := blobCID(d); err == nil {
-			if err := e.network().Provide(c); err != nil {
-				e.log.Debug("cannot provide", zap.Stringer("digest", d), zap.Error(err))
-			}
-		}
-	}()
-	return nil
-}
-
-// Content serves small content to a peer. A seeder fetches what it lacks when
-// it knows where it comes from. Part of p2p.PieceServer.
-func (e *Engine) Content(ctx context.Context, from peer.ID, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
-	if content, mediaType, err := e.keepingOf(d); err == nil {
-		e.ledger.sent(from, int64(len(content)))
-		e.metrics.given.Add(float64(len(content)))
-		return memory{bytes.NewReader(content)}, int64(len(content)), mediaType, nil
-	}
-	if b, err := e.o.Store.Blob(d); err == nil {
-		defer b.Release()
-		if b.Complete() {
-			f, err := b.File()
-			if err != nil {
-				return nil, 0, "", p2p.ErrNotHeld
-			}
-			e.ledger.sent(from, b.Size())
-			e.metrics.given.Add(float64(b.Size()))
-			return f, b.Size(), b.Meta().MediaType, nil
-		}
-	}
-	if !e.o.Seeder {
-		return nil, 0, "", p2p.ErrNotHeld
-	}
-	w, ok := e.o.Locate(d)
-	if !ok || w.Size >= SmallBlob {
-		return nil, 0, "", p2p.ErrNotHeld
-	}
-	r, size, err := e.Open(ctx, ctx, w)
-	if err != nil {
-		return nil, 0, "", err
-	}
-	e.ledger.sent(from, size)
-	e.metrics.given.Add(float64(size))
-	return r, size, "", nil
 }

@@ -2,12 +2,10 @@ package fetch
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
@@ -17,9 +15,6 @@ import (
 	"github.com/samara-p2p/samara/pkg/scheduler"
 	"github.com/samara-p2p/samara/pkg/store"
 )
-
-// blobCID is piece.BlobCID.
-func blobCID(d digest.Digest) (cid.Cid, error) { return piece.BlobCID(d) }
 
 // swarm is this host's part in the swarm of one blob: who else is in it, what
 // they hold, and the download, if there is one. All fields of the first group
@@ -31,14 +26,20 @@ type swarm struct {
 	geom     piece.Geometry
 	log      *zap.Logger
 	members  map[peer.ID]*member
-	handles  []*member        // by scheduler.Peer; 0 is the upstream
-	asked    map[peer.ID]bool // neighbours that were sent a Join
-	want     Want
-	wanted   bool // a download is under way or queued
-	settled  bool // the whole digest is known to be right
+	handles  []*member                  // by scheduler.Peer, nil for who is no member now; 0 is the upstream
+	handleOf map[peer.ID]scheduler.Peer // of everybody who ever was a member
+	liars    map[peer.ID]bool           // not asked again for this blob
+	asked    map[peer.ID]bool           // neighbours that were sent a Join
+	meeting  map[peer.ID]bool           // connections being opened to peers that were named
+	looking  bool                       // the DHT is being asked
+	wanted   bool                       // a download is under way or queued
+	settled  bool                       // the whole digest is known to be right
+	commits  bool                       // the store is at it
 	stop     bool
-	suspect  bool // pieces may have been verified against a hash that was replaced
-	lastUse  time.Time
+	failure  error // why the download failed
+	suspect  bool  // pieces may have been verified against a hash that was replaced
+	retries  int   // of downloads from unsigned holders that gave wrong bytes
+	provided bool
 	dl       *download
 	origin   *origin
 	pending  []int // pieces whose hash waits to be signed (seeder), and the hashes
@@ -50,81 +51,109 @@ type swarm struct {
 	sealed   sealedSpan
 	early    map[int][2]int // readers' wishes before the download has started
 
+	giving giving // belongs to the giver
+
 	nmembers atomic.Int32
-	source   atomic.Pointer[Source] // want.Source, for the status page
-	sourced  atomic.Bool            // a source has shown that it can give the blob
-	inbox    chan func()
+	sourced  atomic.Bool   // a source has shown that it can give the blob
+	lastUse  atomic.Int64  // Engine.now
+	up       chan struct{} // closed once the giver knows of the blob
 	done     chan struct{}
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
+	gate   sync.RWMutex // held by who posts; see shutdown
+	closed bool         // guarded by gate
+	inbox  chan task
+
+	sources sources
 	hashes  hashes
 	readers readers
 	prog    progress
 }
 
+// task is work for the owner goroutine. When the swarm ends before it has run,
+// lost is called instead; nil: nothing is lost.
+type task struct{ run, lost func() }
+
 // member is a neighbour in the swarm.
 type member struct {
 	id       peer.ID
 	handle   scheduler.Peer
-	seeder   bool
+	seeder   bool // a trusted one
 	zone     string
 	have     *piece.Bitfield
 	complete bool
 	joined   bool // it wants the blob too: it is told what we get
-	bad      bool
 }
 
 func newSwarm(e *Engine, b *store.Blob, w Want) *swarm {
 	s := &swarm{
-		e: e, digest: w.Digest, blob: b, geom: b.Geometry(), want: w,
+		e: e, digest: w.Digest, blob: b, geom: b.Geometry(),
 		log:      e.log.With(zap.Stringer("digest", w.Digest)),
 		members:  make(map[peer.ID]*member),
 		handles:  make([]*member, 1),
+		handleOf: make(map[peer.ID]scheduler.Peer),
+		liars:    make(map[peer.ID]bool),
 		asked:    make(map[peer.ID]bool),
-		inbox:    make(chan func(), 256),
+		meeting:  make(map[peer.ID]bool),
+		inbox:    make(chan task, 256),
+		up:       make(chan struct{}),
 		done:     make(chan struct{}),
 		early:    make(map[int][2]int),
 		unsigned: make(map[int]piece.Hash),
-		lastUse:  time.Now(),
 	}
 	s.ctx, s.cancel = context.WithCancel(e.ctx)
 	s.hashes.init(w.Digest, s.geom)
 	s.readers.init()
 	s.prog.init(b.Have())
+	s.sources.add(w.Source)
+	for _, src := range b.Meta().Sources {
+		s.sources.add(ParseSource(src))
+	}
+	s.touch()
 	return s
 }
 
+// touch notes a use.
+func (s *swarm) touch() { s.lastUse.Store(int64(s.e.now())) }
+
 // post has f run on the owner goroutine. It reports false when the swarm ended.
-func (s *swarm) post(f func()) bool {
-	select {
-	case s.inbox <- f:
-		return true
-	case <-s.done:
+func (s *swarm) post(f func()) bool { return s.postOr(f, nil) }
+
+// postOr has f run on the owner goroutine, or lost when the swarm ends before
+// f's turn. It reports false, and neither runs, when the swarm has ended. The
+// owner itself must not post: its inbox may be full.
+func (s *swarm) postOr(f, lost func()) bool {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed || s.ctx.Err() != nil {
 		return false
+	}
+	select {
+	case s.inbox <- task{f, lost}:
+		return true
 	case <-s.ctx.Done():
 		return false
 	}
 }
 
-// run is the owner loop. It ends when the engine closes, or when the swarm has
-// been of no use for a while.
+// run is the owner loop. It ends when the engine closes, when the download has
+// failed, or when the swarm has been of no use for a while.
 func (s *swarm) run() {
-	defer func() {
-		s.shutdown()
-		close(s.done)
-	}()
+	defer close(s.done)
+	defer s.shutdown()
 	s.load()
 	s.e.giver.blobUp(s)
-	tick := time.NewTicker(15 * time.Second)
+	close(s.up)
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for !s.stop {
 		select {
-		case f := <-s.inbox:
-			f()
+		case t := <-s.inbox:
+			t.run()
 		case <-tick.C:
-			s.expire()
+			s.tick()
 		case <-s.ctx.Done():
 			return
 		}
@@ -133,28 +162,47 @@ func (s *swarm) run() {
 
 // load takes over what an earlier process left: signed runs, a complete blob.
 func (s *swarm) load() {
+	s.e.metrics.swarms.Inc()
 	for _, env := range s.blob.Runs() {
-		s.addRun(env, "")
+		if r, ok := s.openRun(env, ""); ok {
+			s.addRun(r)
+		}
 	}
 	if s.blob.Complete() {
 		s.settled = true
+		if s.e.o.Seeder && !s.hashes.final() {
+			s.signStored()
+		}
 	}
-	s.e.metrics.swarms.Inc()
 }
 
-// expire ends a swarm that nobody downloads, reads or asks for.
-func (s *swarm) expire() {
-	if s.wanted || s.readers.count() > 0 || s.e.giver.busy(s.digest) {
-		s.lastUse = time.Now()
+// idle tells whether nobody downloads, reads or asks for the blob now.
+func (s *swarm) idle() bool {
+	return !s.wanted && !s.commits && s.readers.count() == 0 && !s.e.giver.busy(s)
+}
+
+// tick ends a swarm that has been of no use for a while, and asks seeders anew
+// that a download has lost.
+func (s *swarm) tick() {
+	if !s.idle() {
+		s.touch()
 	}
-	if time.Since(s.lastUse) > linger {
+	if s.e.now()-time.Duration(s.lastUse.Load()) > linger {
 		s.stop = true
 	}
+	s.rejoin()
 }
 
-// shutdown releases everything; the last act of run.
+// shutdown releases everything; the last act of run. Once ctx has ended nothing
+// is posted any more; what was posted before is lost, and told so.
 func (s *swarm) shutdown() {
+	s.saveRuns(true)
 	s.e.forget(s)
+	if s.e.ctx.Err() != nil {
+		s.readers.fail(ErrStopped)
+	} else {
+		s.readers.fail(errGone)
+	}
 	s.cancel()
 	if s.signTick != nil {
 		s.signTick.Stop()
@@ -162,227 +210,28 @@ func (s *swarm) shutdown() {
 	if s.dl != nil {
 		s.dl.close()
 	}
-	if s.e.ctx.Err() != nil {
-		s.blob.Fail(ErrStopped)
-		s.readers.fail(ErrStopped)
-	} else {
-		s.readers.fail(errGone)
-	}
-	// Nobody drains the inbox any more: requests that end now must not block.
-	stopDrain := make(chan struct{})
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for {
-			select {
-			case <-s.inbox:
-			case <-stopDrain:
-				return
-			}
-		}
-	}()
+	s.gate.Lock()
+	s.closed = true
+	s.gate.Unlock()
 	s.wg.Wait()
-	close(stopDrain)
-	<-drained
-	s.saveRuns(true)
 	s.e.giver.blobDown(s)
+	reason := ""
+	if s.failure != nil {
+		reason = s.failure.Error()
+	}
 	for _, m := range s.members {
-		if m.joined || s.e.o.Seeder {
-			_ = s.e.network().Send(m.id, p2p.Leave{Digest: s.digest})
-		}
+		_ = s.e.network().Send(m.id, p2p.Leave{Digest: s.digest, Reason: reason})
 	}
 	s.blob.Release()
 	s.e.metrics.swarms.Dec()
-}
-
-// setWanted makes sure that the download runs or is queued.
-func (s *swarm) setWanted(w Want) {
-	s.lastUse = time.Now()
-	if s.want.Source == (Source{}) || w.Source != (Source{}) {
-		s.want.Source = w.Source
-	}
-	if s.wanted || s.settled {
-		if s.settled {
-			s.readers.ready()
-		}
-		return
-	}
-	s.wanted = true
-	if w.Source != (Source{}) {
-		s.source.Store(&w.Source)
-		m := s.blob.Meta()
-		if len(m.Sources) == 0 || m.Sources[0] != w.Source.String() {
-			m.Sources = append([]string{w.Source.String()}, m.Sources...)
-			m.Sources = m.Sources[:min(len(m.Sources), 8)]
-			if err := s.blob.SetMeta(m); err != nil {
-				s.log.Warn("cannot note the blob's source", zap.Error(err))
-			}
-		}
-	}
-	s.prog.start()
-	if s.e.o.Seeder {
-		s.startOrigin()
-		return
-	}
-	s.joinAll()
-	// A client that waits goes ahead of the queue of prefetches.
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		queued := true
+	for {
 		select {
-		case s.e.active <- struct{}{}:
-		case <-s.readers.wanted():
-			queued = false
-		case <-s.ctx.Done():
+		case t := <-s.inbox:
+			if t.lost != nil {
+				t.lost()
+			}
+		default:
 			return
 		}
-		release := func() {
-			if queued {
-				<-s.e.active
-			}
-		}
-		if !s.post(func() { s.startDownload(release) }) {
-			release()
-		}
-	}()
-}
-
-// fail ends the download with an error that waiting readers get. What was
-// verified stays, is served on, and is used by the next attempt.
-func (s *swarm) fail(err error) {
-	if !s.wanted {
-		return
-	}
-	s.wanted = false
-	s.e.metrics.downloads.WithLabelValues(resultOf(err)).Inc()
-	s.log.Warn("download failed", zap.String("source", s.want.Source.String()),
-		zap.Int("pieces", s.blob.Have().Count()), zap.Int("of", s.geom.Count()), zap.Error(err))
-	s.prog.fail(err)
-	if s.dl != nil {
-		s.dl.close()
-		s.dl = nil
-	}
-	s.readers.fail(err)
-	s.e.forget(s) // the next client starts anew
-	s.blob.Fail(err)
-	s.stop = true
-}
-
-// resultOf is the metric label of an error.
-func resultOf(err error) string {
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, ErrCorrupt):
-		return "corrupt"
-	case errors.Is(err, ErrNotFound):
-		return "not_found"
-	case errors.Is(err, store.ErrFull):
-		return "full"
-	case errors.Is(err, ErrStopped), errors.Is(err, context.Canceled):
-		return "stopped"
-	default:
-		return "unavailable"
 	}
 }
-
-// settle is called once the whole digest is known to be right: readers get the
-// last piece, the blob is committed and provided.
-func (s *swarm) settle(verify bool) {
-	if s.settled {
-		return
-	}
-	if !verify {
-		s.settled = true
-		if err := s.blob.Settle(); err != nil {
-			s.log.Warn("cannot settle", zap.Error(err))
-		}
-		s.readers.ready()
-	}
-	s.saveRuns(true)
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		err := s.blob.Commit(verify)
-		s.post(func() { s.committed(err) })
-	}()
-}
-
-func (s *swarm) committed(err error) {
-	if errors.Is(err, store.ErrCorrupt) {
-		s.corrupt()
-		return
-	}
-	if err != nil {
-		s.settled = false
-		s.fail(err)
-		return
-	}
-	s.settled = true
-	s.wanted = false
-	s.lastUse = time.Now()
-	if s.dl != nil {
-		s.dl.close()
-		s.dl = nil
-	}
-	s.readers.ready()
-	s.prog.finish()
-	s.e.metrics.downloads.WithLabelValues("ok").Inc()
-	took, by := s.prog.summary()
-	s.log.Info("blob complete", zap.Int64("size", s.geom.Size()), zap.Duration("took", took),
-		zap.Int64("from_peers", by.Peers), zap.Int64("from_seeder", by.Seeder), zap.Int64("from_upstream", by.Upstream))
-	s.e.giver.blobDone(s)
-	for _, m := range s.members {
-		if m.joined {
-			_ = s.e.network().Send(m.id, p2p.Have{Digest: s.digest, Complete: true})
-		}
-	}
-	s.provide()
-	if s.e.o.Seeder && !s.hashes.final() {
-		s.signStored()
-	}
-}
-
-// provide tells the DHT that this host holds pieces of the blob.
-func (s *swarm) provide() {
-	if s.geom.Size() < SmallBlob {
-		return
-	}
-	if c, err := blobCID(s.digest); err == nil {
-		if err := s.e.network().Provide(c); err != nil {
-			s.log.Debug("cannot provide", zap.Error(err))
-		}
-	}
-}
-
-// corrupt drops a blob whose bytes do not match its digest.
-func (s *swarm) corrupt() {
-	err := &CorruptError{Digest: s.digest, Source: s.want.Source}
-	if s.e.o.Seeder {
-		s.revoke()
-	}
-	if s.dl != nil {
-		s.dl.banRaw()
-	}
-	if derr := s.blob.Discard(); derr != nil {
-		s.log.Error("cannot discard wrong bytes", zap.Error(derr))
-	}
-	s.hashes.init(s.digest, s.geom)
-	s.e.giver.blobDown(s)
-	s.wanted = true // fail reports only a running download
-	s.fail(err)
-}
-
-// CorruptError says that a source's bytes do not match the digest. It is an ErrCorrupt.
-type CorruptError struct {
-	Digest digest.Digest
-	Source Source
-}
-
-func (e *CorruptError) Error() string {
-	return "the bytes that " + e.Source.String() + " serves for " + e.Digest.String() +
-		" do not match this digest; nothing was kept: check the upstream's storage or whatever stands between"
-}
-
-func (e *CorruptError) Unwrap() error { return ErrCorrupt }

@@ -16,11 +16,23 @@ import (
 	"github.com/samara-p2p/samara/pkg/scheduler"
 )
 
-// transfer runs one request to its end; each piece is verified before it is
-// written. It runs on a goroutine of its own.
-func (s *swarm) transfer(ctx context.Context, m *member, r scheduler.Request, ask p2p.Ask) scheduler.Done {
-	ended := func(res scheduler.Result) scheduler.Done { return scheduler.Done{Request: r, Result: res} }
-	ans, err := s.e.network().Ask(ctx, m.id, ask)
+// transfer is one request to a peer. It runs on a goroutine of its own; what it
+// knows of the peer is as of the request.
+type transfer struct {
+	d       *download
+	request scheduler.Request
+	peer    peer.ID
+	handle  scheduler.Peer
+	seeder  bool
+	raw     bool // pieces without a known hash are taken
+	ask     p2p.Ask
+}
+
+// run does the request; each piece is verified before it is written.
+func (t *transfer) run(ctx context.Context) scheduler.Done {
+	s := t.d.s
+	done := scheduler.Done{Request: t.request, Result: scheduler.ResultFailed}
+	ans, err := s.e.network().Ask(ctx, t.peer, t.ask)
 	if err != nil {
 		var busy *p2p.BusyError
 		switch {
@@ -29,65 +41,71 @@ func (s *swarm) transfer(ctx context.Context, m *member, r scheduler.Request, as
 			if len(busy.Try) > 0 {
 				s.post(func() { s.meet(busy.Try) })
 			}
-			return scheduler.Done{Request: r, Result: scheduler.ResultBusy, After: busy.After}
+			done.Result, done.After = scheduler.ResultBusy, busy.After
 		case errors.Is(err, p2p.ErrNotHeld):
 			s.e.metrics.asks.WithLabelValues("not_held").Inc()
-			return ended(scheduler.ResultNotHeld)
-		}
-		if ctx.Err() == nil {
+			done.Result = scheduler.ResultNotHeld
+		case ctx.Err() == nil:
 			s.e.metrics.asks.WithLabelValues("failed").Inc()
-			s.log.Debug("a request for pieces failed", zap.Stringer("peer", m.id), zap.Error(err))
+			s.log.Debug("a request for pieces failed", zap.Stringer("peer", t.peer), zap.Error(err))
 		}
-		return ended(scheduler.ResultFailed)
+		return done
 	}
 	defer ans.Close()
-	s.post(func() { s.granted(r, ans.Pieces()) })
+	t.d.post(func() {
+		if t.d.reqs[t.request] != nil {
+			t.d.step(scheduler.Granted{Request: t.request, Pieces: ans.Pieces()})
+		}
+	})
+	ans.Watch(t.d.progress(t.request))
 	size := s.geom.PieceSize()
 	if err := s.e.buffers.Acquire(ctx, size); err != nil {
-		return ended(scheduler.ResultFailed)
+		return done
 	}
 	defer s.e.buffers.Release(size)
 	buf := getBuffer(int(size))
 	defer putBuffer(buf)
 	for {
 		i, n, err := ans.Next(*buf)
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			s.e.metrics.asks.WithLabelValues("ok").Inc()
-			return ended(scheduler.ResultOK)
-		}
-		if err != nil {
+			done.Result = scheduler.ResultOK
+			return done
+		case err != nil:
 			if ctx.Err() == nil {
 				s.e.metrics.asks.WithLabelValues("cut").Inc()
-				s.log.Debug("a transfer broke", zap.Stringer("peer", m.id), zap.Error(err))
+				s.log.Debug("a transfer broke", zap.Stringer("peer", t.peer), zap.Error(err))
 			}
-			return ended(scheduler.ResultFailed)
+			return done
 		}
-		if !s.take(ctx, m, r, i, (*buf)[:n]) {
-			return ended(scheduler.ResultFailed)
+		if !t.take(ctx, i, (*buf)[:n]) {
+			return done
 		}
 	}
 }
 
-// take verifies and stores one piece from a peer. False ends the request.
-func (s *swarm) take(ctx context.Context, m *member, r scheduler.Request, i int, p []byte) bool {
+// take verifies and stores one piece. False ends the request.
+func (t *transfer) take(ctx context.Context, i int, p []byte) bool {
+	s := t.d.s
 	if len(p) != s.geom.Len(i) || len(p) == 0 {
-		s.post(func() { s.liar(m, r, i, "a piece of the wrong length") })
+		s.post(func() { s.liar(t.peer, i, "a piece of the wrong length") })
 		return false
 	}
 	wait := hashWait
-	if !m.seeder {
-		wait = time.Millisecond // it was asked for since its hash was known
+	if !t.seeder {
+		wait = 0 // it was asked for since its hash was known
 	}
 	h, known := s.hashes.wait(ctx, i, wait)
 	var fresh bool
 	var err error
 	switch {
 	case known && piece.Sum(p) != h:
-		s.post(func() { s.liar(m, r, i, "a piece that does not match its signed hash") })
+		s.post(func() { s.liar(t.peer, i, "a piece that does not match its signed hash") })
 		return false
 	case known:
 		fresh, err = s.blob.WritePiece(i, p)
-	case m.complete && !m.seeder:
+	case t.raw && ctx.Err() == nil:
 		fresh, err = s.blob.WriteRaw(i, p, false)
 	default:
 		return false // its hash did not come in time
@@ -96,113 +114,74 @@ func (s *swarm) take(ctx context.Context, m *member, r scheduler.Request, i int,
 		s.post(func() { s.storeFailed(err) })
 		return false
 	}
-	s.e.ledger.received(m.id, m.seeder, len(p))
-	s.prog.add(m.seeder, false, len(p))
-	s.e.metrics.received(m.seeder, false, len(p), fresh)
+	s.e.ledger.received(t.peer, t.seeder, len(p))
+	s.prog.add(t.seeder, false, len(p))
+	s.e.metrics.received(t.seeder, false, len(p), fresh)
 	if !fresh {
 		s.e.ledger.wasted(len(p))
 	}
-	s.post(func() {
-		if !known && s.dl != nil {
-			s.dl.rawFrom[i] = m.id
+	t.d.post(func() {
+		if !known && fresh {
+			t.d.rawFrom[i] = t.peer
 		}
-		s.landed(r, m.handle, i, len(p), known)
+		t.d.landed(t.request, t.handle, i, len(p), known)
 	})
+	if !known {
+		s.confirmNew(i)
+	}
 	return true
 }
 
 // landed tells scheduler, neighbours and readers of a piece that was written.
-func (s *swarm) landed(r scheduler.Request, from scheduler.Peer, i, n int, verified bool) {
-	if s.dl == nil {
-		return
-	}
+func (d *download) landed(r scheduler.Request, from scheduler.Peer, i, n int, verified bool) {
 	if verified {
-		s.gained(i)
+		d.s.gained(i)
 	}
-	s.dl.step(scheduler.PieceOK{Request: r, Peer: from, Piece: i, Bytes: n})
-	s.checkDone()
+	d.step(scheduler.PieceOK{Request: r, Peer: from, Piece: i, Bytes: n})
+	d.s.checkDone()
 }
 
 // gained makes a verified piece known to the giving side and to the readers
 // that wait to be let in.
 func (s *swarm) gained(i int) {
-	if s.prog.gain(i) {
-		if s.prog.count() == 1 {
-			s.provide() // at the first verified piece
-		}
-		s.e.giver.grew(s, i)
-	}
-	s.readers.ready()
+	s.prog.gain(i)
+	s.e.giver.grew(s, i)
+	s.announceOnce()
+	s.readable(i)
 }
 
-// liar is told of a peer that sent wrong bytes: it is named, banned and not
-// asked again. The seeder is only passed over for this blob, since without it
-// nothing new can be had.
-func (s *swarm) liar(m *member, r scheduler.Request, i int, what string) {
-	s.e.metrics.badPieces.Inc()
-	s.log.Error("a peer sent wrong bytes; nothing of it was kept and it is not asked again",
-		zap.Stringer("peer", m.id), zap.Int("piece", i), zap.String("what", what), zap.Bool("seeder", m.seeder))
-	m.bad = true
-	ban := banPeriod
-	if m.seeder {
-		ban = 0
-	}
-	s.e.ledger.bad(m.id, s.digest, what, ban)
-	s.e.ledger.wasted(s.geom.Len(i))
-	s.e.metrics.liar(m.id)
-	if s.dl != nil {
-		s.dl.step(scheduler.PieceBad{Request: r, Peer: m.handle, Piece: i})
-	}
-	if !m.seeder {
-		s.e.network().Ban(m.id, banPeriod, what)
-		s.drop(m.id)
+// readable lets readers in: piece i can be read, unless it is the last, which
+// nobody gets before the digest of the whole is right.
+func (s *swarm) readable(i int) {
+	if i < s.geom.Count()-1 || s.settled {
+		s.readers.ready()
 	}
 }
 
-// rawLiar is told of an unverified piece that a signed hash, which came later,
-// proved wrong. Who gave it is banned; the upstream's own are just dropped.
-func (d *download) rawLiar(i int) {
-	p, ok := d.rawFrom[i]
-	if !ok {
-		return
+// announceOnce announces the blob at the first verified piece.
+func (s *swarm) announceOnce() {
+	if !s.provided {
+		s.provided = true
+		s.provide()
 	}
-	delete(d.rawFrom, i)
-	if m := d.s.members[p]; m != nil {
-		d.s.liar(m, 0, i, "a piece that does not match its signed hash")
-		return
-	}
-	d.ban(p, "a piece that does not match its signed hash")
 }
 
-// banRaw bans whoever gave unsigned pieces of a blob that turned out wrong.
-func (d *download) banRaw() {
-	done := make(map[peer.ID]bool)
-	for _, p := range d.rawFrom {
-		if !done[p] {
-			done[p] = true
-			d.ban(p, "pieces of a blob that does not match its digest")
+// progress returns what tells the scheduler, about every second, how many
+// bytes of a request have come.
+func (d *download) progress(r scheduler.Request) func(int64) {
+	last := d.s.e.now()
+	return func(n int64) {
+		if now := d.s.e.now(); now-last >= time.Second {
+			last = now
+			d.post(func() { d.step(scheduler.Progress{Request: r, Bytes: n}) })
 		}
 	}
-}
-
-func (d *download) ban(p peer.ID, what string) {
-	d.s.e.ledger.bad(p, d.s.digest, what, banPeriod)
-	d.s.e.metrics.liar(p)
-	d.s.e.network().Ban(p, banPeriod, what)
 }
 
 // storeFailed ends a download that the disk does not take.
 func (s *swarm) storeFailed(err error) {
-	if s.settled {
-		return
-	}
-	s.fail(fmt.Errorf("store %s: %w", s.digest, err))
-}
-
-// granted tells the scheduler what a giver that picks itself is about to send.
-func (s *swarm) granted(r scheduler.Request, pieces []int) {
-	if s.dl != nil && s.dl.reqs[r] != nil {
-		s.dl.step(scheduler.Granted{Request: r, Pieces: pieces})
+	if !s.settled && !s.commits {
+		s.fail(fmt.Errorf("fetch %s: %w", s.digest, err))
 	}
 }
 

@@ -1,0 +1,137 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/p2p"
+	"github.com/samara-p2p/samara/pkg/store"
+)
+
+// maxContent bounds, in bytes, what is served to peers whole: the largest
+// manifest. Blobs of more go by pieces, where the scheduler shares the uplink.
+const maxContent = 8 << 20
+
+// Held returns content that the store holds whole, and its media type.
+// It fails with store.ErrNotFound where it does not, or is larger than limit.
+func (e *Engine) Held(d digest.Digest, limit int64) ([]byte, string, error) {
+	if content, mediaType, err := e.keepingOf(d); err == nil && int64(len(content)) <= limit {
+		return content, mediaType, nil
+	}
+	b, err := e.o.Store.Blob(d)
+	if err != nil {
+		return nil, "", err
+	}
+	defer b.Release()
+	if !b.Complete() || b.Size() > limit {
+		return nil, "", store.ErrNotFound
+	}
+	f, err := b.File()
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	buf := make([]byte, b.Size())
+	if _, err := io.ReadFull(f, buf); err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", d, err)
+	}
+	return buf, b.Meta().MediaType, nil
+}
+
+// keepingOf returns content that is on its way to the disk.
+func (e *Engine) keepingOf(d digest.Digest) ([]byte, string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if k := e.keeping[d]; k != nil {
+		return k.content, k.meta.MediaType, nil
+	}
+	return nil, "", store.ErrNotFound
+}
+
+// kept is small content that waits for the disk.
+type kept struct {
+	content []byte
+	meta    store.Meta
+}
+
+// Keep stores a manifest or other small content and announces it. It can be
+// served at once; the disk follows, since a client need not wait for a flush.
+// A store that is full, or fails, is logged: the caller has the content.
+// The only error is ErrCorrupt, for content that does not have this digest.
+func (e *Engine) Keep(d digest.Digest, content []byte, mediaType string, src Source) error {
+	if d.Validate() != nil || d.Algorithm().FromBytes(content) != d {
+		return &CorruptError{Digest: d, Source: src}
+	}
+	k := &kept{content: content, meta: store.Meta{MediaType: mediaType}}
+	if src != (Source{}) {
+		k.meta.Sources = []string{src.String()}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || e.keeping[d] != nil {
+		return nil
+	}
+	e.keeping[d] = k
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		if err := e.o.Store.Put(d, content, k.meta); err != nil {
+			e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))
+		} else if e.ready() && announced(int64(len(content)), mediaType) {
+			e.provide(d)
+		}
+		e.mu.Lock()
+		delete(e.keeping, d)
+		e.mu.Unlock()
+	}()
+	return nil
+}
+
+// Content serves small content to a peer. A seeder fetches what it lacks when
+// it knows where it comes from. Part of p2p.PieceServer.
+func (e *Engine) Content(ctx context.Context, from peer.ID, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
+	if !e.ready() {
+		return nil, 0, "", p2p.ErrNotHeld
+	}
+	c, size, mediaType, err := e.contentOf(ctx, d)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	e.ledger.sent(from, size)
+	e.metrics.given.Add(float64(size))
+	return c, size, mediaType, nil
+}
+
+func (e *Engine) contentOf(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
+	if content, mediaType, err := e.keepingOf(d); err == nil {
+		return memory{bytes.NewReader(content)}, int64(len(content)), mediaType, nil
+	}
+	if b, err := e.o.Store.Blob(d); err == nil {
+		defer b.Release()
+		if b.Complete() {
+			if b.Size() > maxContent {
+				return nil, 0, "", p2p.ErrNotHeld
+			}
+			f, err := b.File()
+			if err != nil {
+				return nil, 0, "", p2p.ErrNotHeld
+			}
+			return f, b.Size(), b.Meta().MediaType, nil
+		}
+	}
+	if !e.o.Seeder {
+		return nil, 0, "", p2p.ErrNotHeld
+	}
+	w, ok := e.o.Locate(d)
+	if !ok || w.Size < 0 || w.Size >= SmallBlob {
+		return nil, 0, "", p2p.ErrNotHeld
+	}
+	r, size, err := e.Open(ctx, ctx, w)
+	return r, size, "", err
+}

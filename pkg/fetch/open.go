@@ -1,0 +1,277 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/store"
+)
+
+// Prefetch starts to download a blob, unless it is here or on its way.
+func (e *Engine) Prefetch(w Want) {
+	if in, err := e.o.Store.Stat(w.Digest); err == nil && in.Complete {
+		return
+	}
+	if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.closed {
+			return
+		}
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			if _, err := e.Small(e.ctx, w, SmallBlob); err != nil && e.ctx.Err() == nil {
+				e.log.Debug("prefetch of a small blob failed", zap.Stringer("digest", w.Digest), zap.Error(err))
+			}
+		}()
+		return
+	}
+	if _, err := e.want(w); err != nil && e.ctx.Err() == nil {
+		e.log.Warn("cannot fetch a blob ahead of the client", zap.Stringer("digest", w.Digest), zap.Error(err))
+	}
+}
+
+// Open returns the blob for reading, from its first byte on; reads wait for
+// the pieces that are still to come, and out-of-order ranges are fetched first.
+// It returns once a first piece has come, which proves a source, at the latest
+// when ctx ends, with ErrUnavailable, ErrNotFound or ErrCorrupt when nobody can
+// help. life bounds the reader.
+func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int64, error) {
+	for range 3 {
+		b, err := e.o.Store.Blob(w.Digest)
+		if err == nil && b.Complete() {
+			f, ferr := b.File()
+			size := b.Size()
+			b.Release()
+			if ferr == nil {
+				return f, size, nil
+			}
+			if !errors.Is(ferr, store.ErrNotFound) {
+				return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ferr)
+			}
+		} else if err == nil {
+			b.Release()
+		}
+		if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
+			content, err := e.Small(ctx, w, SmallBlob)
+			if err != nil {
+				return nil, 0, err
+			}
+			return memory{bytes.NewReader(content)}, int64(len(content)), nil
+		}
+		s, err := e.want(w)
+		if err != nil {
+			return nil, 0, err
+		}
+		r, err := s.open(ctx, life)
+		switch {
+		case errors.Is(err, errGone):
+			continue // the swarm ended between look-up and use
+		case err != nil:
+			return nil, 0, err
+		}
+		return r, s.geom.Size(), nil
+	}
+	return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ErrUnavailable)
+}
+
+// memory is small content as an io.ReadSeekCloser.
+type memory struct{ *bytes.Reader }
+
+func (memory) Close() error { return nil }
+
+// errGone says that a swarm ended before it could be used.
+var errGone = errors.New("swarm has ended")
+
+// SizeOf returns the size of a blob of which the store holds something.
+func (e *Engine) SizeOf(d digest.Digest) (int64, bool) {
+	in, err := e.o.Store.Stat(d)
+	return in.Size, err == nil && (in.Complete || in.Have+in.Raw > 0)
+}
+
+// want returns the swarm that downloads the blob, starting it where needed.
+func (e *Engine) want(w Want) (*swarm, error) {
+	switch err := w.Digest.Validate(); {
+	case err != nil:
+		return nil, fmt.Errorf("fetch %q: %w", w.Digest, err)
+	case w.Size < 0:
+		return nil, fmt.Errorf("fetch %s: its size is not known: %w", w.Digest, ErrUnavailable)
+	case w.Size == 0 && w.Digest != w.Digest.Algorithm().FromBytes(nil):
+		// Nothing would be fetched, so nothing would be checked.
+		return nil, fmt.Errorf("fetch %s: no blob of 0 bytes has this digest: %w", w.Digest, ErrCorrupt)
+	}
+	for range 3 {
+		s, err := e.live(w.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			b, err := e.create(w)
+			if err != nil {
+				return nil, fmt.Errorf("fetch %s: %w", w.Digest, err)
+			}
+			if s, err = e.addSwarm(b, w); err != nil {
+				return nil, err
+			}
+		}
+		if s.geom.Size() != w.Size {
+			return nil, fmt.Errorf("fetch %s: it is being fetched with %d bytes, not %d: %w", w.Digest, s.geom.Size(), w.Size, ErrUnavailable)
+		}
+		again := func() {
+			if _, err := e.want(w); err != nil {
+				e.log.Debug("cannot start a download again", zap.Stringer("digest", w.Digest), zap.Error(err))
+			}
+		}
+		if s.postOr(func() { s.setWanted(w) }, again) {
+			return s, nil
+		}
+		// It has just ended, and been forgotten before.
+	}
+	return nil, ErrStopped
+}
+
+// create makes a place for the blob in the store. What an earlier client, who
+// was told a wrong size, left behind does not stand in the way; nor do blobs
+// that only linger.
+func (e *Engine) create(w Want) (*store.Blob, error) {
+	b, err := e.o.Store.Create(w.Digest, w.Size)
+	switch {
+	case errors.Is(err, store.ErrSize):
+		if in, serr := e.o.Store.Stat(w.Digest); serr != nil || in.Complete || in.Have+in.Raw > 0 {
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		if derr := e.o.Store.Delete(w.Digest); derr != nil && !errors.Is(derr, store.ErrNotFound) {
+			return nil, derr
+		}
+	case errors.Is(err, store.ErrFull):
+		if !e.shed() {
+			return nil, err
+		}
+	default:
+		return b, err
+	}
+	return e.o.Store.Create(w.Digest, w.Size)
+}
+
+// shed ends the swarms that nobody uses, whose blobs the store cannot evict
+// while they linger. It tells whether there were any.
+func (e *Engine) shed() bool {
+	var ending []*swarm
+	for _, s := range e.all() {
+		idle := make(chan bool, 1)
+		no := func() { idle <- false }
+		if s.postOr(func() { s.stop = s.stop || s.idle(); idle <- s.stop }, no) && <-idle {
+			ending = append(ending, s)
+		}
+	}
+	for _, s := range ending {
+		<-s.done
+	}
+	return len(ending) > 0
+}
+
+// live returns the swarm of d, nil where there is none, or ErrStopped.
+func (e *Engine) live(d digest.Digest) (*swarm, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrStopped
+	}
+	return e.swarms[d], nil
+}
+
+// serving returns the swarm of a blob that the store holds, whole or in part;
+// nil when it holds nothing of it.
+func (e *Engine) serving(d digest.Digest) *swarm {
+	if s, err := e.live(d); s != nil || err != nil {
+		return s
+	}
+	in, err := e.o.Store.Stat(d)
+	if err != nil || !in.Complete && (in.Size < SmallBlob || in.Have == 0) {
+		return nil
+	}
+	b, err := e.o.Store.Blob(d)
+	if err != nil {
+		return nil
+	}
+	s, err := e.addSwarm(b, Want{Digest: d, Size: b.Size()})
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// addSwarm starts a swarm, or returns the one that somebody started
+// meanwhile. It takes b over. The disk was asked before, without e.mu: a slow
+// disk must not hold up every swarm.
+func (e *Engine) addSwarm(b *store.Blob, w Want) (*swarm, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		b.Release()
+		return nil, ErrStopped
+	}
+	if s := e.swarms[w.Digest]; s != nil {
+		b.Release()
+		return s, nil
+	}
+	s := newSwarm(e, b, w)
+	e.swarms[w.Digest] = s
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		s.run()
+	}()
+	return s, nil
+}
+
+// forget removes a swarm that ends.
+func (e *Engine) forget(s *swarm) {
+	st := s.status()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.swarms[s.digest] != s {
+		return
+	}
+	delete(e.swarms, s.digest)
+	if st.Began.IsZero() {
+		return // it only served
+	}
+	e.ended = append(slices.DeleteFunc(e.ended, func(b BlobStatus) bool { return b.Digest == s.digest }), st)
+	if len(e.ended) > history {
+		e.ended = e.ended[1:]
+	}
+}
+
+// find returns the swarm of d, or nil.
+func (e *Engine) find(d digest.Digest) *swarm {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.swarms[d]
+}
+
+// all returns every swarm.
+func (e *Engine) all() []*swarm {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make([]*swarm, 0, len(e.swarms))
+	for _, s := range e.swarms {
+		out = append(out, s)
+	}
+	return out
+}
+
+// some returns up to n of v in random order; it reorders v.
+func some[T any](v []T, n int) []T {
+	rand.Shuffle(len(v), func(i, j int) { v[i], v[j] = v[j], v[i] })
+	return v[:min(n, len(v))]
+}
