@@ -81,7 +81,7 @@ func (d *Download) hurry(w *want) {
 	p := d.second(w.block, first, d.c.MaxPerPeer+1)
 	for _, q := range d.up {
 		if p == nil && q != first && q.source() && q.usable() && !q.shun &&
-			q.urgent.until <= d.now && q.wait.fails == 0 && q.out <= d.perPeer() {
+			q.urgent.until <= d.now && q.wait.fails == 0 && q.out <= d.per {
 			p = q
 		}
 	}
@@ -135,7 +135,7 @@ func (d *Download) urge(w *want) {
 			d.at(p.urgent.until)
 			continue
 		}
-		if p.wait.fails > 0 && p.wait.until > d.now || p.out > d.perPeer() {
+		if p.wait.fails > 0 && p.wait.until > d.now || p.out > d.per {
 			continue
 		}
 		d.ask(p, []int{w.block}, true, false)
@@ -169,7 +169,7 @@ func (d *Download) perPeer() int {
 
 // fill asks ordinary peers until the requests are used up.
 func (d *Download) fill() {
-	limit, per := d.c.MaxRequests, d.perPeer()
+	limit, per := d.c.MaxRequests, d.per
 	for _, p := range d.up {
 		if p.source() && p.usable() {
 			limit-- // its own place
@@ -276,7 +276,7 @@ func (d *Download) askSeeders() {
 	if d.openN == 0 {
 		return
 	}
-	per := d.perPeer()
+	per := d.per
 	for _, p := range d.up {
 		if !p.source() || p.bad {
 			continue
@@ -354,6 +354,7 @@ func (d *Download) askAny(p *peer) bool {
 	}
 	r := d.begin(p, nil)
 	r.any = true
+	d.touch(r)
 	// Hungry: next to nothing comes from anybody else, or far less than did.
 	r.urgent = d.peerRequests() < 2 || d.speed.low
 	d.emit(RequestPieces{Request: r.id, Peer: p.id, Any: s.bitfield(d.n), Max: d.batch(p), Urgent: r.urgent})

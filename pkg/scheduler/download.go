@@ -31,6 +31,7 @@ type Download struct {
 
 	reqs      []*request // under way, in the order asked
 	lastReq   Request
+	per       int // requests that one peer may have under way now, see perPeer
 	windowOut int // requests under way that serve readers
 	fallbacks int // requests under way at the upstream
 	wants     []*want
@@ -84,7 +85,8 @@ type request struct {
 	stalled bool // its pieces may be asked of others; not counted in busy
 	start   time.Duration
 	mark    time.Duration // when its current piece began, for the rate
-	last    time.Duration // of the last sign of life
+	stallAt time.Duration // unless it moves: its pieces are opened to others
+	cutAt   time.Duration // unless it moves: it is cancelled
 	got     int64
 }
 
@@ -185,6 +187,7 @@ func (d *Download) act() {
 	}
 	d.speed.tick(d.now)
 	d.checkStalls()
+	d.per = d.perPeer()
 	d.widen()
 	d.serveReaders()
 	d.fill()
@@ -256,7 +259,8 @@ func (d *Download) reopen(i int) {
 // begin registers a request for these pieces of p (nil: of the upstream).
 func (d *Download) begin(p *peer, pieces []int) *request {
 	d.lastReq++
-	r := &request{id: d.lastReq, peer: p, pieces: append([]int(nil), pieces...), start: d.now, mark: d.now, last: d.now}
+	r := &request{id: d.lastReq, peer: p, pieces: append([]int(nil), pieces...), start: d.now, mark: d.now}
+	d.touch(r)
 	d.reqs = append(d.reqs, r)
 	for _, i := range pieces {
 		d.take(i)

@@ -12,7 +12,7 @@ type GiverConfig struct {
 	Slots     int           // uploads at once: 16, fewer at first (see ramp)
 	SeedSlots int           // uploads at once while peers ask for any of the pieces: 32
 	PerPeer   int           // of them to one peer and of one blob: 1
-	Queue     int           // asks that wait for a slot, on an ordinary host: 16
+	Queue     int           // asks that wait for a slot, on an ordinary host: 8
 	SeedQueue int           // and for asks of any pieces: 4096
 	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
 	ParkFor   time.Duration // and this long for a piece still to come: 1.5 s
@@ -26,7 +26,7 @@ func (c GiverConfig) withDefaults() GiverConfig {
 	c.Slots = or(c.Slots, 16)
 	c.SeedSlots = or(c.SeedSlots, max(32, c.Slots))
 	c.PerPeer = or(c.PerPeer, 1)
-	c.Queue = or(c.Queue, 16)
+	c.Queue = or(c.Queue, 8)
 	c.SeedQueue = or(c.SeedQueue, 4096)
 	c.QueueFor = or(c.QueueFor, time.Second)
 	c.ParkFor = or(c.ParkFor, 1500*time.Millisecond)
@@ -71,6 +71,7 @@ type ask struct {
 	max     int
 	urgent  bool
 	spare   bool // for a second copy, while first ones leave slots free
+	seen    bool // looked at before
 	came    time.Duration
 	given   []int
 	started time.Duration
@@ -118,6 +119,7 @@ func (g *Giver) handle(ev GiverEvent) bool {
 			return false
 		}
 		b.growing = false
+		g.look(b)
 		return true
 	case BlobDown:
 		return g.blobDown(ev.Blob)
@@ -167,6 +169,15 @@ func (g *Giver) ask(ev Ask) bool {
 	return true
 }
 
+// look has all waiting asks for b looked at again.
+func (g *Giver) look(b *gblob) {
+	for _, a := range g.waiting {
+		if a.blob == b {
+			a.seen = false
+		}
+	}
+}
+
 // serve answers what can be answered: first the urgent asks for exact pieces,
 // which a reader waits for, then the others in the order they came.
 func (g *Giver) serve() {
@@ -194,6 +205,11 @@ func (g *Giver) answer(a *ask) bool {
 	if a.blob.byID[a.peer.id] != a.peer {
 		a.peer = a.blob.peer(a.peer.id) // it left the swarm and yet asks
 	}
+	if t := a.came + g.c.QueueFor; a.seen && t > g.now && g.full(a) {
+		g.at(t) // nothing new for it
+		return false
+	}
+	a.seen = true
 	give, verdict := g.choose(a)
 	switch verdict {
 	case verdictNotHeld:
@@ -284,7 +300,8 @@ func (g *Giver) queue(a *ask) bool {
 	t := a.came + g.c.QueueFor
 	newest := a == g.waiting[len(g.waiting)-1]
 	if t <= g.now || newest && ahead > limit {
-		after := g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
+		// Longer than the queue takes: most askers find another giver meanwhile.
+		after := 4 * g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
 		g.busy(a, min(max(after, 20*time.Millisecond), time.Second))
 		return true
 	}

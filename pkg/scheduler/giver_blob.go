@@ -66,6 +66,7 @@ func (g *Giver) blobUp(ev BlobUp) bool {
 	for i := b.have.next(0); i >= 0; i = b.have.next(i + 1) {
 		b.refresh(i)
 	}
+	g.look(b)
 	return true
 }
 
@@ -88,6 +89,7 @@ func (g *Giver) shrank(ev BlobShrank) bool {
 			b.refresh(i)
 		}
 	}
+	g.look(b)
 	return true
 }
 
@@ -103,7 +105,8 @@ func (g *Giver) blobDown(id Blob) bool {
 			break
 		}
 	}
-	b.have, b.fresh, b.freshN, b.growing = newSet(b.n), newSet(b.n), 0, false // waiting asks are answered NotHeld
+	b.have, b.fresh, b.freshN, b.growing = newSet(b.n), newSet(b.n), 0, false
+	g.look(b) // waiting asks are answered NotHeld
 	return true
 }
 

@@ -10,11 +10,13 @@ func (d *Download) granted(ev Granted) bool {
 	}
 	d.life(r.peer, true)
 	d.revive(r)
-	r.last, r.mark = d.now, d.now
-	if !r.any || r.granted {
+	r.mark = d.now
+	first := r.any && !r.granted
+	r.granted = true
+	d.touch(r)
+	if !first {
 		return false
 	}
-	r.granted = true
 	for _, i := range ev.Pieces {
 		if i >= 0 && i < d.n && !d.have.has(i) && len(r.pieces) < d.n {
 			r.pieces = append(r.pieces, i)
@@ -30,7 +32,7 @@ func (d *Download) progress(ev Progress) bool {
 		return false
 	}
 	r.got = ev.Bytes
-	r.last = d.now
+	d.touch(r)
 	d.life(r.peer, true)
 	d.revive(r)
 	return false
@@ -101,8 +103,9 @@ func (d *Download) drop(i int, from *request) {
 
 // measure updates the rate of r's peer by a piece of size bytes.
 func (d *Download) measure(r *request, size int) {
+	defer d.touch(r) // by the new rate
 	dt := max(d.now-r.mark, time.Millisecond)
-	r.mark, r.last = d.now, d.now
+	r.mark = d.now
 	if r.peer == nil || size <= 0 {
 		return
 	}

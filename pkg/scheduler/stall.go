@@ -7,9 +7,8 @@ import "time"
 func (d *Download) checkStalls() {
 	for k := 0; k < len(d.reqs); {
 		r := d.reqs[k]
-		stall, cut := d.patience(r)
-		switch idle := d.now - r.last; {
-		case idle >= cut:
+		switch {
+		case r.cutAt <= d.now:
 			d.cancel(r) // d.reqs[k] is the next one now
 			d.stats.Failed++
 			if r.peer == nil {
@@ -19,7 +18,7 @@ func (d *Download) checkStalls() {
 				d.demote(r.peer, true)
 			}
 			continue
-		case idle >= stall && !r.stalled:
+		case r.stallAt <= d.now && !r.stalled:
 			d.stall(r)
 		}
 		k++
@@ -29,12 +28,18 @@ func (d *Download) checkStalls() {
 // wakeForStalls sees to it that the next stall is noticed.
 func (d *Download) wakeForStalls() {
 	for _, r := range d.reqs {
-		stall, cut := d.patience(r)
 		if r.stalled {
-			stall = cut
+			d.at(r.cutAt)
+		} else {
+			d.at(r.stallAt)
 		}
-		d.at(r.last + stall)
 	}
+}
+
+// touch notes that r moved, and sets its deadlines anew.
+func (d *Download) touch(r *request) {
+	stall, cut := d.patience(r)
+	r.stallAt, r.cutAt = d.now+stall, d.now+cut
 }
 
 // patience is how long r may stand still before its pieces are opened to
@@ -69,7 +74,7 @@ func (d *Download) hedge() {
 	if d.openN > 0 || d.hedged >= d.hedgeBudget() {
 		return
 	}
-	per := d.perPeer()
+	per := d.per
 	slow := max(2*d.typical, 250*time.Millisecond)
 	for _, r := range append([]*request(nil), d.reqs...) {
 		if len(r.pieces) == 0 || r.stalled {
