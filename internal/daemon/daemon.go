@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -100,11 +102,11 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 func (d *Daemon) openData(context.Context) (err error) {
 	dir := d.p.Config.Data
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("--data %s: %w; give a directory that this user can write to", dir, err)
+		return explainData(dir, err)
 	}
 	path := filepath.Join(dir, "identity.key")
 	if d.key, err = p2p.LoadOrCreateKey(path); err != nil {
-		return err
+		return explainData(dir, err)
 	}
 	if d.id, err = peer.IDFromPrivateKey(d.key); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -131,10 +133,28 @@ func (d *Daemon) openSwarmKey(context.Context) (err error) {
 		if d.PSK, err = p2p.CreateSwarmKey(path); err == nil {
 			d.Log.Info("made a new swarm key; give it to every peerd with --swarm-key", zap.String("file", path), zap.String("fingerprint", p2p.Fingerprint(d.PSK)))
 		}
-		return err
+		return explainData(c.Data, err)
 	}
 	d.PSK, err = p2p.LoadSwarmKey(path)
 	return err
+}
+
+// explainData says what to do about a data directory that takes no files.
+func explainData(dir string, err error) error {
+	fix := ""
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		fix = "its disk is full: free some space, or give --data on another disk"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		fix = "give --data a directory that this user can read and write"
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):
+		fix = "give --data a directory"
+	default:
+		return fmt.Errorf("--data %s: %w", dir, err)
+	}
+	return fmt.Errorf("--data %s: %w; %s", dir, err, fix)
 }
 
 // openPorts binds the registry API and starts the admin server.

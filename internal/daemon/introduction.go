@@ -87,7 +87,7 @@ func Introduce(ctx context.Context, seederURL string) (*Introduction, error) {
 			err = ue.Err
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, fmt.Errorf("seeder %s takes connections or packets but does not answer in time: %w", seederURL, err)
+			return nil, fmt.Errorf("seeder %s does not answer in time: it hangs, or something on the way drops packets: %w", seederURL, err)
 		}
 		return nil, fmt.Errorf("seeder %s does not answer: %w", seederURL, err)
 	}

@@ -137,7 +137,11 @@ func (i *inquiry[T]) next() bool {
 	}
 	// One that had failed before may be back.
 	i.lastCall = slices.ContainsFunc(i.all, func(a *asked) bool { return a.sick && !a.over })
-	i.patience.Reset(i.c.o.Patience)
+	if i.q.stand {
+		i.patience.Reset(i.c.o.Glance)
+	} else {
+		i.patience.Reset(i.c.o.Patience)
+	}
 	return i.lastCall
 }
 
@@ -253,10 +257,14 @@ func (c *Cache) whom(q question) ([]*Source, time.Duration, error) {
 	default:
 		awake = all
 	}
-	if q.stand || sick {
-		return awake, min(c.o.Recheck, c.o.Decide), nil
+	budget := c.o.Decide
+	switch {
+	case q.stand && sick:
+		budget = c.o.Glance
+	case q.stand || sick:
+		budget = c.o.Recheck
 	}
-	return awake, c.o.Decide, nil
+	return awake, min(budget, c.o.Decide), nil
 }
 
 // peersOf leaves those sources that are peers.

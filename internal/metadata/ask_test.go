@@ -82,7 +82,7 @@ func TestFrozenSeederWithRememberedTag(t *testing.T) {
 			r.want("everything hangs still", byTag, m, 0, 0)
 		}
 		r.later(6 * time.Second)
-		r.want("and for long", byTag, m, 0, 3*time.Second)
+		r.want("and for long", byTag, m, 0, 300*time.Millisecond)
 		r.seeder.set(func(c *client) { c.hang = false; c.says["t"] = moved })
 		r.later(6 * time.Second)
 		r.want("the seeder is back", byTag, moved, 0, 0)

@@ -40,7 +40,8 @@ type Options struct {
 
 	// How long a question may take. Zero values mean the defaults.
 	Decide   time.Duration // where a source is at work: 10 s
-	Recheck  time.Duration // where a remembered tag could answer, or the only source failed the last time: 2 s
+	Recheck  time.Duration // where a remembered tag could answer, or every source failed the last time: 2 s
+	Glance   time.Duration // where both is true: 300 ms
 	Patience time.Duration // without a sign of life, until the next source is asked too: 1 s
 	Last     time.Duration // without a sign of life of the last source; Decide
 	Memory   time.Duration // a source that cost patience is passed over for so long: 5 s
@@ -69,6 +70,7 @@ type Cache struct {
 func New(o Options) *Cache {
 	defaults(&o.Decide, 10*time.Second)
 	defaults(&o.Recheck, 2*time.Second)
+	defaults(&o.Glance, 300*time.Millisecond)
 	defaults(&o.Patience, time.Second)
 	defaults(&o.Last, o.Decide)
 	defaults(&o.Memory, 5*time.Second)

@@ -146,8 +146,11 @@ func (s *seeders) meet(ctx context.Context, k *seeder) (changed bool) {
 	k.due = now.Add(k.pause)
 	if k.said != err.Error() && !errors.Is(err, context.Canceled) {
 		k.said = err.Error()
-		s.log.Error("a seeder cannot be used; trying again", zap.String("url", k.url), zap.Error(err),
-			zap.String("remedy", "check that --seeder is the URL of a running seeder's registry API and that this host reaches it"))
+		fields := []zap.Field{zap.String("url", k.url), zap.Error(err)}
+		if !k.refused { // a refusal says itself what to do
+			fields = append(fields, zap.String("remedy", "check that --seeder is the URL of a running seeder's registry API and that this host reaches it"))
+		}
+		s.log.Error("a seeder cannot be used; trying again", fields...)
 	}
 	return false
 }
