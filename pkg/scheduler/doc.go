@@ -24,6 +24,9 @@
 //   - Every Ask is answered by one Give, Busy or NotHeld, at once or later,
 //     unless AskGone or PeerGone comes first. Every Give is ended by Sent, or
 //     by AskGone.
+//   - A seeder learns what the swarm holds from the asks: what a peer does not
+//     ask for it has, or gets elsewhere. PeerHas tells it sooner, and tells of
+//     peers that never ask; it need not be sent for every piece.
 //
 // Not its job: to know hashes (the caller asks only for pieces that it can
 // verify, by holding back PeerUp until it can), to find peers, to connect.

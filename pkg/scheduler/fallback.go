@@ -42,7 +42,7 @@ func (d *Download) fallbackRange() (first, end int, reason string) {
 	if d.openN == 0 {
 		return 0, 0, ""
 	}
-	from := d.open
+	var from set
 	if t := d.lastGiven + d.c.Patience; t <= d.now {
 		from, reason = d.share(d.open), ReasonStarved
 	} else {
