@@ -63,6 +63,9 @@ func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int
 		}
 		if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
 			content, err := e.Small(ctx, w, SmallBlob)
+			if errors.Is(err, errSlow) && life.Err() == nil && e.hasSeeder() {
+				return &late{e: e, ctx: life, w: w}, w.Size, nil
+			}
 			if err != nil {
 				return nil, 0, err
 			}

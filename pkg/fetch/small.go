@@ -59,15 +59,20 @@ func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error)
 	case <-c.done:
 		return c.content, c.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("fetch %s: no source answered in time: %w", w.Digest, ErrUnavailable)
+		return nil, fmt.Errorf("fetch %s: %w: %w", w.Digest, errSlow, ErrUnavailable)
 	}
 }
 
+// errSlow: no source has answered in time; the fetch goes on.
+var errSlow = errors.New("no source answered in time")
+
 // How long a source of a small blob may take before the next one is asked
-// beside it: a client waits (contract 12), and a frozen host never answers.
+// beside it: a client waits, and a frozen host never answers. The upstream
+// comes late: a seeder that fetches for a herd over a busy link takes its time,
+// and a herd that went past it would cost the upstream a copy per host.
 const (
-	smallAround   = 500 * time.Millisecond  // then the neighbours
-	smallUpstream = 1500 * time.Millisecond // then the upstream
+	smallAround   = 500 * time.Millisecond // then the neighbours
+	smallUpstream = 4 * time.Second        // then the upstream
 )
 
 // found is small content, verified, and where it came from.
