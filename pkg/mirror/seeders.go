@@ -31,14 +31,18 @@ type seeders struct {
 	loadErr error     // why file could not be read
 	list    []*seeder // as configured; never changes
 
-	// Set by open.
-	log      *zap.Logger
-	net      network
-	psk      string // fingerprint of the swarm key, "" in an open swarm
-	direct   *upstream.Client
-	resolver *registry.Resolver
+	parts // set by use
 
 	mu sync.Mutex // guards what changes of each seeder
+}
+
+// parts of the daemon that seeders works with.
+type parts struct {
+	log      *zap.Logger
+	net      network
+	psk      string           // fingerprint of the swarm key, "" in an open swarm
+	direct   *upstream.Client // the upstreams themselves
+	resolver *registry.Resolver
 }
 
 // seeder is one of them.
@@ -77,10 +81,15 @@ func newSeeders(c config.Peerd) *seeders {
 
 // open takes over the parts of the daemon and puts to use what is known.
 func (s *seeders) open(d *daemon.Daemon, version string) error {
-	s.log, s.net, s.direct, s.resolver = d.Log.Named("seeders"), d.Node, d.Upstream, d.Resolver
+	p := parts{log: d.Log.Named("seeders"), net: d.Node, direct: d.Upstream, resolver: d.Resolver}
 	if d.PSK != nil {
-		s.psk = p2p.Fingerprint(d.PSK)
+		p.psk = p2p.Fingerprint(d.PSK)
 	}
+	return s.use(p, version)
+}
+
+func (s *seeders) use(p parts, version string) error {
+	s.parts = p
 	if s.loadErr != nil {
 		s.log.Warn("what the seeder said to an earlier process cannot be read; it is asked anew",
 			zap.String("file", s.file), zap.Error(s.loadErr))
@@ -278,7 +287,7 @@ func (s *seeders) status(st *status.Status) {
 		case k.source != nil && k.source.Silent(""):
 			line.Reachable, line.LastError = false, "does not answer requests for manifests"
 			warn("seeder-silent", fmt.Sprintf("seeder %s takes requests but does not answer", k.url), "look at its log and load; pulls go on from peers and upstreams")
-		case k.in != nil && !k.up && time.Since(k.upSince) > missedFor:
+		case k.in != nil && !k.up && !k.upSince.IsZero() && time.Since(k.upSince) > missedFor:
 			warn("seeder-not-connected", fmt.Sprintf("seeder %s answers, but there is no swarm connection to %v", k.url, k.in.Addrs),
 				"open its --p2p-listen port to this host, or give it --advertise with an address that can be dialled")
 		}
