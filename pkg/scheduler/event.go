@@ -6,9 +6,10 @@ import (
 	"github.com/samara-p2p/samara/pkg/piece"
 )
 
-// Peer is the caller's dense handle for a peer: 1, 2, 3, ... It is never given
-// to another peer within one Download or one Giver. Handles above MaxPeer are
-// ignored.
+// Peer is the caller's dense handle for a peer: 1, 2, 3, ... Within one
+// Download it is never given to another peer. A Giver forgets a peer at
+// PeerGone, so there its handle may then be another's. Handles above MaxPeer
+// are ignored.
 type Peer int32
 
 // Upstream is the registry the blob comes from, where it appears as a source.
