@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -142,6 +143,8 @@ func HostPort(host, port string) (multiaddr.Multiaddr, error) {
 		if ip.To4() != nil {
 			kind = "ip4"
 		}
+	} else if host == "" || strings.ContainsAny(host, "/:% ") {
+		return nil, fmt.Errorf("%q is neither an IP nor a host name", host)
 	}
 	return multiaddr.NewMultiaddr("/" + kind + "/" + host + "/tcp/" + port)
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -59,7 +60,9 @@ func (d *Daemon) Serve(ctx context.Context, h http.Handler) error {
 		stop()
 		_ = srv.Close()
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		d.Log.Warn("the registry API ended badly", zap.Error(err))
+	}
 	requests.end()
 	return nil
 }

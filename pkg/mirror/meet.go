@@ -20,8 +20,8 @@ import (
 // comes back into the swarm, since it may have been set up anew.
 const (
 	lookEvery    = time.Second
-	refreshMin   = time.Second
-	refreshMax   = 30 * time.Second
+	refreshSoon  = time.Second
+	refreshSlow  = 30 * time.Second
 	refreshEvery = 5 * time.Minute
 	firstTry     = 2 * time.Second // bounds the one before the first client
 )
@@ -74,7 +74,7 @@ func (s *seeders) dueAt(now time.Time) []*seeder {
 	var due []*seeder
 	for _, k := range s.list {
 		came, left := s.look(k, now)
-		if !now.Before(k.due) || (came || left && k.err == nil) && now.Sub(k.asked) >= refreshMin {
+		if !now.Before(k.due) || (came || left && k.err == nil) && now.Sub(k.asked) >= refreshSoon {
 			due = append(due, k)
 		}
 	}
@@ -142,7 +142,7 @@ func (s *seeders) meet(ctx context.Context, k *seeder) (changed bool) {
 		k.source.Alive()
 		return changed
 	}
-	k.pause = min(max(2*k.pause, refreshMin), refreshMax)
+	k.pause = min(max(2*k.pause, refreshSoon), refreshSlow)
 	k.due = now.Add(k.pause)
 	if k.said != err.Error() && !errors.Is(err, context.Canceled) {
 		k.said = err.Error()
