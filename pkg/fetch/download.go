@@ -157,6 +157,9 @@ func (d *download) memberHas(m *member, fresh []int) {
 
 func (d *download) memberDown(m *member) {
 	d.step(scheduler.PeerDown{Peer: m.handle})
+	if d.s.single {
+		d.raw = false // another one's turn
+	}
 	d.reconsider()
 	d.noteSourced()
 }

@@ -24,15 +24,28 @@ func (d *download) fallback(a scheduler.Fallback) {
 		}
 		if err != nil && ctx.Err() == nil {
 			d.s.log.Warn("the upstream did not give pieces", zap.Error(err))
-			d.post(func() {
-				d.stuck = explainUpstream(err)
-				d.upstream = false
-				d.reconsider()
-				d.noteSourced()
-			})
+			d.post(func() { d.upstreamFailed(err) })
 		}
 		d.post(func() { d.finished(done) })
 	})
+}
+
+// upstreamFailed notes why the upstream did not give pieces. Where it never
+// will, and nobody else is there who might, the client is told at once.
+func (d *download) upstreamFailed(err error) {
+	d.stuck = explainUpstream(err)
+	d.upstream = false
+	d.reconsider()
+	d.noteSourced()
+	if !hopeless(err) {
+		return
+	}
+	for _, m := range d.s.members {
+		if !d.s.liars[m.id] && (m.seeder || m.have.Count() > 0) {
+			return
+		}
+	}
+	d.giveUp("nobody else is known to have it")
 }
 
 // takeUpstream reads the pieces [First, End) from the upstream. Where no hash

@@ -168,16 +168,17 @@ func (g *giver) peerDown(p peer.ID) {
 	g.release(p, a)
 }
 
+// blobUp tells what is given of a blob from now on. It is told again when all
+// is there: what had not been verified by piece is then.
 func (g *giver) blobUp(s *swarm) {
 	have, growing := s.givable()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s.giving.up {
-		return
+	if !s.giving.up {
+		g.lastBlob++
+		s.giving.blob, s.giving.up = g.lastBlob, true
 	}
-	g.lastBlob++
-	s.giving.blob, s.giving.up = g.lastBlob, true
-	g.step(scheduler.BlobUp{Blob: g.lastBlob, Geometry: s.geom, Have: have, Superseed: g.e.o.Seeder, Growing: growing})
+	g.step(scheduler.BlobUp{Blob: s.giving.blob, Geometry: s.geom, Have: have, Superseed: g.e.o.Seeder, Growing: growing})
 }
 
 // blobDown ends the giving; it may be called twice.
@@ -198,14 +199,6 @@ func (g *giver) blobDown(s *swarm) {
 
 func (g *giver) grew(s *swarm, i int) {
 	g.forBlob(s, func(b scheduler.Blob) { g.step(scheduler.BlobGrew{Blob: b, Piece: i}) })
-}
-
-// blobDone says that no more pieces are to come; on a seeder, that all are signed.
-func (g *giver) blobDone(s *swarm) {
-	if g.e.o.Seeder && !s.hashes.complete() {
-		return
-	}
-	g.forBlob(s, func(b scheduler.Blob) { g.step(scheduler.BlobDone{Blob: b}) })
 }
 
 func (g *giver) forBlob(s *swarm, f func(scheduler.Blob)) {

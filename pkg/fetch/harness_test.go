@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
+	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/store"
 	"github.com/samara-p2p/samara/pkg/upstream"
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
@@ -70,6 +71,7 @@ type hostConfig struct {
 	handler    func(*Engine) p2p.Handler
 	hello      bool // says that it is a seeder, but is none
 	trustsNone bool
+	more       map[string]string // further upstreams, name to URL
 	options    func(*Options)
 }
 
@@ -121,7 +123,11 @@ func (w *world) host(c hostConfig) *host {
 		},
 	}
 	if !c.lonely {
-		h.up, err = upstream.New([]upstream.Registry{{Name: source.Upstream, URL: w.up.URL()}}, upstream.Options{Log: log})
+		regs := []upstream.Registry{{Name: source.Upstream, URL: w.up.URL()}}
+		for name, url := range c.more {
+			regs = append(regs, upstream.Registry{Name: name, URL: url})
+		}
+		h.up, err = upstream.New(regs, upstream.Options{Log: log})
 		w.must(err)
 		o.Upstream = h.up
 	}
@@ -292,4 +298,28 @@ func (h *host) known(p peer.ID) PeerBytes {
 		}
 	}
 	return PeerBytes{}
+}
+
+// dead is an upstream that has nothing.
+var dead = upstreamtest.Fault{Status: 404}
+
+// covered tells whether these hosts hold every piece between them.
+func (w *world) covered(d digest.Digest, hosts []*host) bool {
+	var all *piece.Bitfield
+	for _, h := range hosts {
+		b, err := h.st.Blob(d)
+		if err != nil {
+			continue
+		}
+		have := b.Have()
+		b.Release()
+		if all == nil {
+			all = have
+			continue
+		}
+		for i := range have.All() {
+			all.Set(i)
+		}
+	}
+	return all != nil && all.Full()
 }

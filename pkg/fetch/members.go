@@ -209,6 +209,9 @@ func (s *swarm) holds(m *member, have []byte, complete bool) {
 	if turned {
 		m.complete = true
 		m.have = piece.FullBitfield(s.geom.Count())
+		if s.single && s.sole == "" {
+			s.chooseSole()
+		}
 	}
 	s.e.giver.peerHas(s, m, nil)
 	if s.dl == nil {
@@ -263,6 +266,9 @@ func (s *swarm) drop(p peer.ID) {
 	s.nmembers.Store(int32(len(s.members)))
 	s.handles[m.handle] = nil
 	s.e.giver.memberGone(s, m)
+	if s.sole == p {
+		s.chooseSole()
+	}
 	if s.dl != nil {
 		s.dl.memberDown(m)
 	}

@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/piece"
-	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 // origin is the seeder's side of fetching one blob: each piece is taken from
@@ -192,52 +191,12 @@ func (o *origin) stream(first, end int, inOrder bool) error {
 	return nil
 }
 
-// upstreamRange opens the pieces [first, end) at the blob's source, or at the
-// next one where that does not have the blob or does not let us have it.
-func (s *swarm) upstreamRange(ctx context.Context, first, end int) (*upstream.BlobReader, error) {
-	off := s.geom.Offset(first)
-	n := min(s.geom.Offset(end), s.geom.Size()) - off
-	src := s.sources.current()
-	for {
-		r, err := s.e.o.Upstream.Blob(ctx, src.Upstream, src.Repository, s.digest, off, n)
-		if err == nil {
-			if size := r.Size(); size >= 0 && size != s.geom.Size() { // below 0: it does not say
-				r.Close()
-				return nil, fmt.Errorf("%s says that the blob has %d bytes, its manifest %d: %w", src, size, s.geom.Size(), ErrCorrupt)
-			}
-			return r, nil
-		}
-		kind := upstream.KindOf(err)
-		if kind != upstream.NotFound && kind != upstream.Denied {
-			return nil, err
-		}
-		other, ok := s.sources.next(src)
-		if !ok {
-			return nil, err
-		}
-		s.log.Info("a source does not give the blob; trying another", zap.Stringer("source", src), zap.Stringer("next", other), zap.Error(err))
-		src = other
-	}
-}
-
 // explain gives an upstream's error the kind that the engine's callers know.
 func (o *origin) explain(err error) error {
 	if o.ctx.Err() != nil {
 		return ErrStopped
 	}
 	return explainUpstream(err)
-}
-
-func explainUpstream(err error) error {
-	switch {
-	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrNotFound):
-		return err
-	case upstream.KindOf(err) == upstream.NotFound:
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	case upstream.KindOf(err) == upstream.Corrupt:
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // check compares the digest of the whole; what did not come in order is read

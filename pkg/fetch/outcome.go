@@ -178,7 +178,7 @@ func (s *swarm) committed(err error) {
 	took, by := s.prog.summary()
 	s.log.Info("blob complete", zap.Int64("size", s.geom.Size()), zap.Duration("took", took),
 		zap.Int64("from_peers", by.Peers), zap.Int64("from_seeder", by.Seeder), zap.Int64("from_upstream", by.Upstream))
-	s.e.giver.blobDone(s)
+	s.e.giver.blobUp(s)
 	for _, m := range s.members {
 		if s.tells(m) {
 			_ = s.e.network().Send(m.id, p2p.Have{Digest: s.digest, Complete: true})
@@ -198,37 +198,51 @@ func (s *swarm) corrupt(revoked bool) {
 		s.revoke()
 	}
 	s.e.giver.blobDown(s)
-	s.settled, s.suspect = false, false
-	if d := s.dl; d != nil && d.blameRaw() && !revoked && s.retries < maxRetries {
-		s.retries++
-		s.log.Warn("the bytes of unsigned holders do not match the digest; fetching it again without them")
-		release := d.handOver()
-		s.dl = nil
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			d.wg.Wait() // a request that ends late must not leave a wrong piece behind
-			if !s.postOr(func() { s.again(release) }, release) {
-				release()
-			}
-		}()
+	s.settled, s.suspect, s.wanted = false, false, true
+	d := s.dl
+	if d == nil {
+		s.discard()
+		s.failCorrupt()
 		return
 	}
-	s.discard()
-	s.hashes.init(s.digest, s.geom)
-	s.wanted = true // fail reports only a running download
-	s.fail(&CorruptError{Digest: s.digest, Source: s.sources.current()})
+	again := d.blameRaw() && !revoked && s.retries < maxRetries
+	release := d.handOver()
+	s.dl = nil
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		d.wg.Wait() // a request that ends late must not leave a wrong piece behind
+		s.discard()
+		if !again {
+			release()
+			s.post(s.failCorrupt)
+			return
+		}
+		if !s.postOr(func() { s.again(release) }, release) {
+			release()
+		}
+	}()
 }
 
 // maxRetries bounds how often a blob is fetched again within one download.
-const maxRetries = 3
+const maxRetries = 4
 
 // again starts the download anew, from nothing but the signed hashes.
 func (s *swarm) again(release func()) {
-	s.discard()
+	s.retries++
+	s.log.Warn("fetching a blob again: what unsigned holders gave does not match its digest", zap.Int("try", s.retries+1))
 	s.prog.init(s.blob.Have())
 	s.e.giver.blobUp(s)
 	s.startDownload(release)
+}
+
+func (s *swarm) failCorrupt() {
+	s.hashes.init(s.digest, s.geom)
+	err := &CorruptError{Digest: s.digest, Source: s.sources.current()}
+	if s.retries > 0 {
+		err.Source = Source{} // peers gave them
+	}
+	s.fail(err)
 }
 
 func (s *swarm) discard() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -132,13 +133,28 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.waiting = false
 	ended := r.ended
 	r.mu.Unlock()
-	if ended && errors.Is(err, context.Canceled) && r.life.Err() == nil {
+	if err != nil && err != io.EOF {
+		err = r.explain(err, ended)
+	}
+	return n, err
+}
+
+func (r *reader) explain(err error, ended bool) error {
+	var kind error
+	switch {
+	case errors.Is(err, context.Canceled) && ended && r.life.Err() == nil:
 		if _, err = r.s.readers.state(); err == nil || errors.Is(err, errGone) {
 			err = ErrStopped
 		}
-		err = fmt.Errorf("read %s: %w", r.s.digest, err)
+		return fmt.Errorf("read %s: %w", r.s.digest, err)
+	case errors.Is(err, store.ErrCorrupt):
+		kind = ErrCorrupt
+	case errors.Is(err, store.ErrStalled):
+		kind = ErrUnavailable
+	default:
+		return err
 	}
-	return n, err
+	return fmt.Errorf("read %s: %w: %w", r.s.digest, kind, err)
 }
 
 // Seek is part of io.Seeker. It never waits.

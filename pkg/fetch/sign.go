@@ -119,7 +119,7 @@ func (s *swarm) signStored() {
 			}
 			s.sign()
 			s.signFinal()
-			s.e.giver.blobDone(s)
+			s.e.giver.blobUp(s)
 		})
 	}()
 }

@@ -39,6 +39,8 @@ type swarm struct {
 	failure  error // why the download failed
 	suspect  bool  // pieces may have been verified against a hash that was replaced
 	retries  int   // of downloads from unsigned holders that gave wrong bytes
+	single   bool  // unsigned holders are asked one at a time, and
+	sole     peer.ID
 	provided bool
 	dl       *download
 	origin   *origin

@@ -42,7 +42,20 @@ func (d *download) reconsider() {
 }
 
 // takesRaw tells whether m is asked for pieces whose hash is not known.
-func (d *download) takesRaw(m *member) bool { return d.raw && m.complete && !m.seeder }
+func (d *download) takesRaw(m *member) bool {
+	return d.raw && m.complete && !m.seeder && (!d.s.single || d.s.sole == m.id)
+}
+
+// chooseSole picks the one unsigned holder that is asked next: once several
+// gave a wrong blob between them, each has to answer for itself.
+func (s *swarm) chooseSole() {
+	s.sole = ""
+	for p, m := range s.members {
+		if m.complete && !m.seeder && !s.liars[p] && (s.sole == "" || p < s.sole) {
+			s.sole = p
+		}
+	}
+}
 
 // verifiable narrows pieces of a member to those that may be asked of it: that
 // can be checked when they come, or are taken raw.
@@ -90,20 +103,27 @@ func (d *download) rawLiar(i int) {
 	}
 }
 
-// blameRaw is told that the blob is wrong. Whoever gave raw pieces of it is not
-// asked for this blob again; one that gave all of them is a liar. It reports
-// whether there was anybody.
+// blameRaw is told that the blob is wrong. Where one member gave all that
+// nobody vouched for it is a liar; where it gave only some, it is not asked for
+// this blob again; where there were several, each is tried alone from now on.
+// It reports whether there was anybody.
 func (d *download) blameRaw() bool {
-	const what = "pieces of a blob that does not match its digest"
 	givers := make(map[peer.ID]int)
 	for _, p := range d.rawFrom {
 		givers[p]++
 	}
-	d.s.e.metrics.badPieces.Add(float64(len(d.rawFrom)))
+	if len(givers) > 1 {
+		d.s.single = true
+	}
 	for p, n := range givers {
+		if len(givers) > 1 {
+			break
+		}
+		const what = "pieces of a blob that does not match its digest"
 		d.s.log.Error("the blob is wrong; this peer gave unsigned pieces of it", zap.Stringer("peer", p), zap.Int("pieces", n), zap.Int("of", d.s.geom.Count()))
+		d.s.e.metrics.badPieces.Inc()
 		d.s.liars[p] = true
-		if n == d.s.geom.Count() {
+		if n == d.s.geom.Count()-d.s.hashes.known() {
 			d.s.e.ban(p, d.s.digest, what)
 		} else {
 			d.s.e.ledger.bad(p, d.s.digest, what, 0)
@@ -111,5 +131,6 @@ func (d *download) blameRaw() bool {
 		}
 		d.s.drop(p)
 	}
+	d.s.chooseSole()
 	return len(givers) > 0
 }

@@ -1,0 +1,400 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/samara-p2p/samara/pkg/p2p"
+	"github.com/samara-p2p/samara/pkg/piece"
+)
+
+// pieces is a PieceServer that a test puts before an engine's.
+type pieces struct {
+	p2p.PieceServer
+	give func(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error)
+}
+
+func (p pieces) Give(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+	return p.give(ctx, from, a)
+}
+
+// liar is a host that says of every blob that it holds it, and sends noise.
+type liar struct {
+	*host
+	mu    sync.Mutex
+	asked int
+}
+
+func (w *world) liar(c hostConfig) *liar {
+	l := &liar{}
+	c.handler = func(e *Engine) p2p.Handler { return liarHandler{e, l} }
+	c.pieces = func(e *Engine) p2p.PieceServer { return liarPieces{l} }
+	l.host = w.host(c)
+	return l
+}
+
+func (l *liar) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
+}
+
+type liarHandler struct {
+	*Engine
+	l *liar
+}
+
+func (h liarHandler) Message(from peer.ID, m p2p.Message) {
+	if j, ok := m.(p2p.Join); ok {
+		_ = h.l.node.Send(from, p2p.State{Digest: j.Digest, Size: j.Size, Complete: true})
+	}
+}
+
+type liarPieces struct{ l *liar }
+
+func (p liarPieces) Give(_ context.Context, _ peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+	p.l.mu.Lock()
+	p.l.asked++
+	p.l.mu.Unlock()
+	size := int64(len(p.l.w.up.Blob(a.Digest)))
+	g, err := piece.GeometryOf(size)
+	if err != nil {
+		return nil, err
+	}
+	give := a.Pieces
+	for i := 0; len(a.Any) > 0 && i < g.Count() && len(give) < a.Max; i++ {
+		if a.Any[i>>3]&(0x80>>(i&7)) != 0 {
+			give = append(give, i)
+		}
+	}
+	gift := &p2p.Gift{Pieces: give}
+	total := 0
+	for _, i := range give {
+		gift.Lengths = append(gift.Lengths, g.Len(i))
+		total += g.Len(i)
+	}
+	gift.Body = func(w io.Writer) (int64, error) { return io.Copy(w, bytes.NewReader(noise(total))) }
+	return gift, nil
+}
+
+func (p liarPieces) Content(_ context.Context, _ peer.ID, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
+	p.l.mu.Lock()
+	p.l.asked++
+	p.l.mu.Unlock()
+	b := noise(len(p.l.w.up.Blob(d)))
+	return memory{bytes.NewReader(b)}, int64(len(b)), "", nil
+}
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{7})
+	_, _ = r.Read(b)
+	return b
+}
+
+// A peer that sends wrong bytes: none of them is kept, it is named, and not
+// asked again; also where it calls itself a seeder.
+func TestLiar(t *testing.T) {
+	for name, hello := range map[string]bool{"peer": false, "false seeder": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			want, content := w.blob(8 * mib)
+			l := w.liar(hostConfig{hello: hello})
+			// The seeder gives nothing before the liar was asked.
+			s := w.host(hostConfig{seeder: true, pieces: func(e *Engine) p2p.PieceServer {
+				return pieces{e, func(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+					if l.count() == 0 {
+						return nil, &p2p.BusyError{After: 10 * time.Millisecond}
+					}
+					return e.Give(ctx, from, a)
+				}}
+			}})
+			h := w.peer()
+			w.connect(h, l.host, s)
+			h.check(want, content)
+			w.until("commit", func() bool { return h.complete(want.Digest) })
+			k := h.known(l.id)
+			if k.Bad == 0 || k.BannedUntil.Before(time.Now()) || k.BadDigest != want.Digest {
+				t.Errorf("the liar is not named: %+v", k)
+			}
+			if _, ok := h.node.Neighbour(l.id); ok {
+				t.Error("the liar is still a neighbour")
+			}
+			asked := l.count()
+			other, content := w.blob(3 * mib)
+			h.check(other, content)
+			if n := l.count(); n != asked {
+				t.Errorf("the liar was asked %d times more", n-asked)
+			}
+		})
+	}
+}
+
+// Where nobody has signed hashes, a holder that lies spoils the blob, not the
+// client's bytes: the next try is without it.
+func TestUnsignedLiar(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, content := w.blob(4 * mib)
+	l := w.liar(hostConfig{})
+	honest, h := w.host(hostConfig{lonely: true}), w.host(hostConfig{lonely: true})
+	honest.fill(content)
+	w.connect(h, l.host, honest)
+	h.check(want, content)
+	if k := h.known(honest.id); k.Bad != 0 {
+		t.Errorf("the honest holder is blamed: %+v", k)
+	}
+	// With nobody but the liar there is no doubt who it was.
+	other, _ := w.blob(3 * mib)
+	h = w.host(hostConfig{lonely: true})
+	w.connect(h, l.host)
+	if got, err := h.read(other); err == nil || len(got) > 0 {
+		t.Errorf("%d wrong bytes, %v", len(got), err)
+	}
+	if k := h.known(l.id); k.Bad == 0 || k.BannedUntil.IsZero() {
+		t.Errorf("the liar is not named: %+v", k)
+	}
+}
+
+// A blob that came straight from the upstream is taken from its holder with
+// no seeder and no upstream left, and read once its digest is right.
+func TestUnsignedHolder(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, content := w.blob(5*mib + 1)
+	a := w.peer()
+	a.check(want, content)
+	w.until("commit", func() bool { return a.complete(want.Digest) })
+	w.up.SetFault("blobs", dead)
+	b := w.host(hostConfig{lonely: true})
+	w.connect(a, b)
+	b.check(want, content)
+	if n := b.Totals().From.Peers; n != want.Size {
+		t.Errorf("%d bytes from peers, want %d", n, want.Size)
+	}
+}
+
+// A peer without a seeder gets everything from the upstream, a byte once, and
+// hands it to its client as it comes.
+func TestNoSeeder(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, content := w.blob(20 * mib)
+	release := w.stalled(0.3)
+	h := w.peer()
+	r, err := h.open(want)
+	w.must(err)
+	if got, err := readAt(r, 0, mib); err != nil || !bytes.Equal(got, content[:mib]) {
+		t.Errorf("first bytes: %v", err)
+	}
+	r.Close()
+	release()
+	h.check(want, content)
+	if n := h.Totals(); n.From.Upstream != want.Size || n.Wasted != 0 {
+		t.Errorf("from the upstream %d of %d, wasted %d", n.From.Upstream, want.Size, n.Wasted)
+	}
+}
+
+// The seeder dies after its pieces cover the blob between the peers, and no
+// upstream is left: the peers finish among themselves.
+func TestSeederGoneAfterCoverage(t *testing.T) {
+	w := newWorld(t)
+	want, content := w.blob(6 * mib)
+	hosts := []*host{w.host(hostConfig{lonely: true}), w.host(hostConfig{lonely: true}), w.host(hostConfig{lonely: true})}
+	var once sync.Once
+	covered := make(chan struct{})
+	s := w.host(hostConfig{seeder: true, pieces: func(e *Engine) p2p.PieceServer {
+		return pieces{e, func(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+			if w.covered(want.Digest, hosts) {
+				once.Do(func() { close(covered) })
+				return nil, &p2p.BusyError{After: time.Minute}
+			}
+			return e.Give(ctx, from, a)
+		}}
+	}})
+	w.mesh(hosts...)
+	for _, h := range hosts {
+		w.connect(h, s)
+	}
+	go func() {
+		w.until("coverage", func() bool { return w.covered(want.Digest, hosts) })
+		once.Do(func() { close(covered) })
+	}()
+	go all(hosts, func(h *host) { h.Prefetch(want) })
+	<-covered
+	s.close()
+	all(hosts, func(h *host) { h.check(want, content) })
+}
+
+// The seeder dies in the middle, with half of the blob given: the peers get
+// the rest from the upstream.
+func TestSeederGoneWithoutCoverage(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, content := w.blob(8 * mib)
+	release := w.stalled(0.5)
+	defer release()
+	s := w.seeder()
+	hosts := []*host{w.peer(), w.peer()}
+	w.mesh(append(hosts, s)...)
+	go func() {
+		for _, h := range hosts {
+			w.until("half of it", func() bool { return h.held(want.Digest) >= 14 })
+		}
+		s.close()
+	}()
+	all(hosts, func(h *host) { h.check(want, content) })
+	for _, h := range hosts {
+		if n := h.Totals().From.Seeder + h.Totals().From.Peers; n < 14*256*kib {
+			t.Errorf("only %d bytes were had from the swarm", n)
+		}
+	}
+}
+
+// With nobody left the client is told so, well within its own patience.
+func TestSeederGoneForGood(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, _ := w.blob(4 * mib)
+	release := w.stalled(0.5)
+	s, h := w.seeder(), w.host(hostConfig{lonely: true})
+	w.connect(h, s)
+	r, err := h.open(want)
+	w.must(err)
+	defer r.Close()
+	w.until("some of it", func() bool { return h.held(want.Digest) >= 4 })
+	s.close()
+	release()
+	start := time.Now()
+	_, err = io.ReadAll(r)
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("read: %v, want ErrUnavailable", err)
+	}
+	if d := time.Since(start); d > 25*time.Second {
+		t.Errorf("the client hung for %s", d)
+	}
+}
+
+// A peer that restarts keeps its pieces and fetches only the rest.
+func TestPeerRestarts(t *testing.T) {
+	w := newWorld(t)
+	want, content := w.blob(8 * mib)
+	release := w.stalled(0.5)
+	s, h := w.seeder(), w.host(hostConfig{lonely: true})
+	w.connect(h, s)
+	h.Prefetch(want)
+	w.until("half of it", func() bool { return h.held(want.Digest) >= 14 })
+	h = h.again()
+	held := h.held(want.Digest)
+	if held < 14 {
+		t.Fatalf("%d pieces survived the restart", held)
+	}
+	release()
+	w.connect(h, s)
+	h.check(want, content)
+	if n := h.Totals().From.Seeder; n != want.Size-int64(held)*256*kib {
+		t.Errorf("fetched %d bytes after the restart with %d pieces held", n, held)
+	}
+}
+
+// Peers that were neighbours before either wanted the blob tell each other
+// what they get, whoever began first.
+func TestNeighboursOfOld(t *testing.T) {
+	w := newWorld(t)
+	for name, firstFed := range map[string]bool{"the first gives": true, "the second gives": false} {
+		t.Run(name, func(t *testing.T) {
+			want, content := w.blob(4 * mib)
+			a, b := w.host(hostConfig{lonely: true}), w.host(hostConfig{lonely: true})
+			fed := b.id
+			if firstFed {
+				fed = a.id
+			}
+			s := w.host(hostConfig{seeder: true, pieces: func(e *Engine) p2p.PieceServer {
+				return pieces{e, func(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+					if from != fed {
+						return nil, &p2p.BusyError{After: time.Second}
+					}
+					return e.Give(ctx, from, a)
+				}}
+			}})
+			w.mesh(a, b, s)
+			a.Prefetch(want)
+			w.until("a has asked b", func() bool { x := a.find(want.Digest); return x != nil && x.nmembers.Load() >= 1 })
+			all([]*host{a, b}, func(h *host) { h.check(want, content) })
+		})
+	}
+}
+
+// A revocation that somebody kept does not undo a pull.
+func TestOldRevocation(t *testing.T) {
+	w := newWorld(t)
+	want, content := w.blob(4 * mib)
+	release := w.stalled(0.5)
+	s, h, mean := w.seeder(), w.host(hostConfig{lonely: true}), w.peer()
+	w.mesh(s, h, mean)
+	env, err := piece.SealRevocation(s.cfg.key, want.Digest)
+	w.must(err)
+	h.Prefetch(want)
+	w.until("some of it", func() bool { return h.held(want.Digest) >= 4 })
+	w.must(mean.node.Send(h.id, p2p.Revoke{Digest: want.Digest, Envelope: env}))
+	w.must(mean.node.Send(h.id, p2p.Have{Digest: want.Digest})) // comes after it
+	release()
+	h.check(want, content)
+	if n := h.Totals().From.Seeder; n != want.Size {
+		t.Errorf("%d bytes from the seeder, want each once: %d", n, want.Size)
+	}
+}
+
+// Closing in the middle of everything leaves nothing behind (TestMain looks
+// for goroutines) and does not wait for the network.
+func TestCloseInTheMiddle(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, _ := w.blob(8 * mib)
+	release := w.stalled(0.5)
+	defer release()
+	s, h, idle := w.seeder(), w.host(hostConfig{lonely: true}), w.host(hostConfig{lonely: true})
+	w.mesh(s, h, idle)
+	rs, err := s.open(want)
+	w.must(err)
+	rh, err := h.open(want)
+	w.must(err)
+	for range 8 {
+		other, _ := w.blob(2 * mib)
+		idle.Prefetch(other)
+	}
+	w.until("some of it", func() bool { return h.held(want.Digest) >= 4 })
+	errs := make(chan error, 2)
+	for _, r := range []io.Reader{rs, rh} {
+		go func() {
+			_, err := io.ReadAll(r)
+			errs <- err
+		}()
+	}
+	start := time.Now()
+	for _, x := range []*host{h, s, idle} {
+		x.close()
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("closing took %s", d)
+	}
+	for range 2 {
+		if err := <-errs; err == nil {
+			t.Error("a client took half a blob for a whole one")
+		}
+	}
+	rs.Close()
+	rh.Close()
+	if _, err := h.open(want); !errors.Is(err, ErrStopped) && err == nil {
+		t.Errorf("open after Close: %v", err)
+	}
+}
