@@ -6,7 +6,7 @@
 // blobs are joined, before the client asks for them. A blob is streamed while
 // it arrives; peers, seeder and upstream stand in for one another without the
 // client's noticing. What nobody can give is 404, at once, so that the client
-// moves on to its next host (docs/clients.md, contract 9 to 14).
+// moves on to its next host (docs/mirror-contract.md, contract 9 to 14).
 //
 // Its files: run.go wires a peerd together, backend.go answers the registry
 // handler, seeders.go, meet.go and memory.go keep what is known of the seeders.

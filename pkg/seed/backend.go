@@ -19,7 +19,7 @@ import (
 )
 
 // How long the seeder lets a client wait. Clients' own timers start at 30 s
-// (docs/clients.md); a tag that could be served stale is not worth that long.
+// (docs/mirror-contract.md); a tag that could be served stale is not worth that long.
 const (
 	resolveTimeout = 15 * time.Second
 	recheckTimeout = 2 * time.Second

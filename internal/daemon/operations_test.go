@@ -1,0 +1,105 @@
+package daemon_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/internal/status"
+	"github.com/samara-p2p/samara/pkg/registry"
+)
+
+const operations = "../../docs/operations.md"
+
+var descRE = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "([^"]+)".* variableLabels: \{([^}]*)\}\}$`)
+
+// metricsOf is the metrics of one daemon, by name without its prefix: labels
+// and meaning, as a line of the table.
+func metricsOf(t *testing.T, name string) map[string]string {
+	d, err := daemon.Open(t.Context(), daemon.Params{Name: name, Version: "test", Config: daemontest.Common(t, config.DefaultSeeder().Common), Seeder: name == "seeder"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	registry.NewHandler(nil, registry.HandlerOptions{Resolver: d.Resolver, Registerer: d.Metrics, Namespace: name})
+	descs := make(chan *prometheus.Desc, 1000)
+	d.Metrics.Describe(descs)
+	close(descs)
+	found := make(map[string]string)
+	for desc := range descs {
+		m := descRE.FindStringSubmatch(desc.String())
+		if m == nil || !strings.HasPrefix(m[1], name+"_") {
+			continue // of the Go runtime or the process
+		}
+		labels := "`" + strings.ReplaceAll(m[3], ",", "`, `") + "`"
+		if m[3] == "" {
+			labels = ""
+		}
+		short := strings.TrimPrefix(m[1], name+"_")
+		found[short] = fmt.Sprintf("| `%s` | %s | %s |", short, labels, m[2])
+	}
+	if len(found) < 20 {
+		t.Fatalf("only %d metrics: does a Desc look otherwise now?", len(found))
+	}
+	return found
+}
+
+// The page lists each metric that there is, and no other. With
+// UPDATE_DOCS=1 it is written.
+func TestOperationsPageListsMetrics(t *testing.T) {
+	all := metricsOf(t, "peerd")
+	for name, line := range metricsOf(t, "seeder") {
+		if other, ok := all[name]; ok && other != line {
+			t.Errorf("the daemons disagree about %s", name)
+		}
+		all[name] = line
+	}
+	lines := []string{"| metric | labels | meaning |", "|---|---|---|"}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		lines = append(lines, all[name])
+	}
+	table := strings.Join(lines, "\n") + "\n"
+	page, err := os.ReadFile(operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- metrics: from the code, see internal/daemon/operations_test.go -->\n", "<!-- end of metrics -->\n"
+	head, rest, ok1 := strings.Cut(string(page), begin)
+	was, tail, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("%s has no place for the metrics", operations)
+	}
+	if was == table {
+		return
+	}
+	if os.Getenv("UPDATE_DOCS") == "" {
+		t.Fatalf("%s is not up to date: UPDATE_DOCS=1 go test ./internal/daemon -run OperationsPage\nwant:\n%s", operations, table)
+	}
+	if err := os.WriteFile(operations, []byte(head+begin+table+end+tail), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The page names each field of the status document.
+func TestOperationsPageListsStatus(t *testing.T) {
+	page, err := os.ReadFile(operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[status.Status]()) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if !strings.Contains(string(page), "`"+name+"`") && !strings.Contains(string(page), "`"+name+"[]`") {
+			t.Errorf("%s does not name %s", operations, name)
+		}
+	}
+}
