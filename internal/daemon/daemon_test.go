@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -192,6 +193,55 @@ func TestPhases(t *testing.T) {
 	case <-over:
 	default:
 		t.Error("Serve returned before its request was over")
+	}
+}
+
+// contract 15: who is not done within the grace is cut off, and Serve returns
+// only once the request has noticed.
+func TestCutOff(t *testing.T) {
+	c := common(t)
+	c.ShutdownGrace = 50 * time.Millisecond
+	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	began, cut, finish := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	served := make(chan error, 1)
+	go func() {
+		served <- d.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write(make([]byte, 10))
+			_ = http.NewResponseController(w).Flush()
+			close(began)
+			<-r.Context().Done()
+			close(cut)
+			<-finish
+		}))
+	}()
+	got := make(chan error, 1)
+	go func() {
+		r, err := daemontest.Get("http://" + c.Listen + "/")
+		if r == nil || len(r.Body) != 10 {
+			t.Errorf("response %+v", r)
+		}
+		got <- err
+	}()
+	<-began
+	stop()
+	<-cut
+	if err := <-got; !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the client saw %v, not a FIN", err)
+	}
+	select {
+	case <-served:
+		t.Error("Serve returned before its request was over")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(finish)
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
 	}
 }
 

@@ -89,6 +89,29 @@ func TestFrozenSeederWithRememberedTag(t *testing.T) {
 	})
 }
 
+// A seeder's upstream that hangs for long: who asks for a remembered tag never
+// waits again, and learns soon that the upstream is back, however slow.
+func TestLongOutage(t *testing.T) {
+	in(t, seederOnly, func(r *rig) {
+		m, moved := image("v1"), image("v2")
+		r.direct.says["t"] = m
+		byTag := func() (*registry.Manifest, error) { return r.tag("t") }
+		r.want("cold", byTag, m, 0, 0)
+		r.wall = time.Hour
+		r.direct.set(func(c *client) { c.hang = true })
+		r.want("first", byTag, m, 0, 2*time.Second)
+		for range 20 {
+			r.later(3 * time.Second)
+			r.want("later", byTag, m, 0, 300*time.Millisecond)
+		}
+		r.direct.set(func(c *client) { c.hang, c.delay = false, time.Second; c.says["t"] = moved })
+		r.later(6 * time.Second)
+		r.want("back, but slow", byTag, m, 0, 300*time.Millisecond)
+		r.later(3 * time.Second)
+		r.want("its answer came late", byTag, moved, 0, 2*time.Second)
+	})
+}
+
 // A seeder that is back is used although the upstream cannot be reached at all.
 func TestSeederIsBackBehindAFirewall(t *testing.T) {
 	in(t, nil, func(r *rig) {
