@@ -251,9 +251,13 @@ func (d *download) wakeAt(at time.Duration) {
 }
 
 func (d *download) giveUp(reason string) {
-	err := fmt.Errorf("fetch %s from %s: %s: %w", d.s.digest, d.s.sources.current(), reason, ErrUnavailable)
+	what := d.s.digest.String()
+	if src := d.s.sources.current(); src != (Source{}) {
+		what += " from " + src.String()
+	}
+	err := fmt.Errorf("fetch %s: %s: %w", what, reason, ErrUnavailable)
 	if d.stuck != nil {
-		err = fmt.Errorf("fetch %s from %s: %s (%w)", d.s.digest, d.s.sources.current(), reason, d.stuck)
+		err = fmt.Errorf("fetch %s: %s (%w)", what, reason, d.stuck)
 		if resultOf(err) == "unavailable" && !errors.Is(err, ErrUnavailable) {
 			err = errors.Join(err, ErrUnavailable)
 		}
