@@ -77,12 +77,9 @@ func (o *origin) run() error {
 	if err := o.resume(); err != nil {
 		return err
 	}
-	for {
-		first, end, ok := o.claimFront()
-		if !ok {
-			break
-		}
-		if err := o.stream(first, end, true); err != nil {
+	for more := true; more; {
+		var err error
+		if more, err = o.turn(); err != nil {
 			return err
 		}
 	}
@@ -93,6 +90,40 @@ func (o *origin) run() error {
 		return fmt.Errorf("%d of %d pieces are missing: %w", have.Len()-have.Count(), have.Len(), ErrUnavailable)
 	}
 	return o.check()
+}
+
+// turn fetches the next pieces in order: the head of a blob at once, the rest
+// when the blob's turn comes. It reports whether there may be more.
+func (o *origin) turn() (more bool, err error) {
+	first, end, ok := o.claimFront()
+	if !ok {
+		return false, nil
+	}
+	t, g := o.s.e.turns, o.s.geom
+	head := max(1, int(turnHead/g.PieceSize()))
+	if g.Count() <= head {
+		return true, o.stream(first, end, true)
+	}
+	bounded, mine := t.try()
+	if !mine && first < head {
+		return true, o.stream(first, min(end, head), true)
+	}
+	if !mine {
+		if bounded, err = t.take(o.ctx); err != nil {
+			return false, ErrStopped
+		}
+		if first, end, ok = o.claimFront(); !ok { // streams out of order went on meanwhile
+			t.give(0, 0)
+			return false, nil
+		}
+	}
+	if bounded {
+		end = min(end, first+max(1, int(t.limit()/g.PieceSize())))
+	}
+	began := time.Now()
+	err = o.stream(first, end, true)
+	t.give(min(g.Offset(end), g.Size())-g.Offset(first), time.Since(began))
+	return true, err
 }
 
 // resume computes the hashes of pieces that an earlier process fetched.
