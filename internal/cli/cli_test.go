@@ -17,7 +17,10 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second over a connection that it closes.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // execute runs a command line and returns its exit status and output.
 func execute(ctx context.Context, root *cobra.Command, args ...string) (int, string, string) {

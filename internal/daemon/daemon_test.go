@@ -21,7 +21,10 @@ import (
 	"github.com/samara-p2p/samara/internal/status"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second over a connection that it closes.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 func common(t *testing.T) config.Common {
 	return daemontest.Common(t, config.DefaultSeeder().Common)

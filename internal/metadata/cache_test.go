@@ -19,7 +19,10 @@ import (
 	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second over a connection that it closes.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 var repo = registry.Name{Upstream: "up.test", Repository: "lab/app"}
 

@@ -32,6 +32,7 @@ type download struct {
 	stuck   error // the last reason why a source failed
 
 	upstream bool            // the upstream has answered
+	alone    bool            // what is missing cannot be shared: see seederGone
 	rawFrom  map[int]peer.ID // who gave an unverified piece
 	signers  *time.Timer     // runs out when no signed hash is to be expected
 	lone     bool            // it has run out
@@ -137,11 +138,39 @@ func (d *download) memberUp(m *member) {
 			have.Set(i)
 		}
 	}
+	if m.seeder && d.alone { // it is back
+		d.alone = false
+		for _, other := range d.s.handles {
+			if other != nil && other != m {
+				d.memberUp(other)
+			}
+		}
+	}
+	key := keyOf(m.id)
+	if d.alone {
+		key = 0
+	}
 	d.step(scheduler.PeerUp{
 		Peer: m.handle, Seeder: m.seeder, RTT: rtt, Have: have, Complete: m.complete,
-		SameZone: m.zone == d.s.e.o.Zone, Key: keyOf(m.id),
+		SameZone: m.zone == d.s.e.o.Zone, Key: key,
 	})
 	d.noteSourced()
+}
+
+// seederGone stops the hosts of a swarm from splitting the upstream's pieces
+// among them when nobody is left to sign those that are to come: a piece that
+// cannot be verified is not passed on, so that to wait for another host's part
+// is to wait in vain.
+func (d *download) seederGone() {
+	if d.s.seederMember() != nil || d.alone || d.s.hashes.known() == d.s.geom.Count() {
+		return
+	}
+	d.alone = true
+	for _, m := range d.s.handles {
+		if m != nil {
+			d.memberUp(m)
+		}
+	}
 }
 
 // memberHas is told of further pieces of a member.

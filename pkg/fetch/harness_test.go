@@ -24,7 +24,10 @@ import (
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second over a connection that it closes.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // testTimeout is how long a test waits for what must happen: long, since the
 // machine may be busy.

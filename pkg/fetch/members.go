@@ -274,6 +274,9 @@ func (s *swarm) drop(p peer.ID) {
 	}
 	if m.seeder {
 		s.spreadRuns()
+		if s.dl != nil {
+			s.dl.seederGone()
+		}
 	}
 }
 

@@ -133,7 +133,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.waiting = false
 	ended := r.ended
 	r.mu.Unlock()
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = r.explain(err, ended)
 	}
 	return n, err

@@ -14,7 +14,10 @@ import (
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second over a connection that it closes.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 const (
 	upName = "up.test" // what the seeder calls its upstream

@@ -95,8 +95,8 @@ type timing struct {
 var defaultTiming = timing{
 	dial:        3 * time.Second,
 	hello:       5 * time.Second,
-	ping:        5 * time.Second,
-	silence:     15 * time.Second,
+	ping:        2500 * time.Millisecond,
+	silence:     8 * time.Second,
 	flush:       10 * time.Millisecond,
 	flushMax:    50 * time.Millisecond,
 	write:       10 * time.Second,

@@ -13,7 +13,10 @@ import (
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lingers for half a second over a connection that it closes.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // upName is what the seeders of these tests call their upstream.
 const upName = "up.test"

@@ -139,7 +139,7 @@ func (r *Reader) WriteTo(w io.Writer) (sent int64, err error) {
 	}()
 	for {
 		c, err := r.next(streamSize, own == nil)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return sent, nil
 		}
 		if err != nil {

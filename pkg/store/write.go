@@ -129,9 +129,9 @@ func (b *Blob) claim(i int, mark byte) (*claim, error) {
 			return nil, ErrClosed
 		}
 		st.mu.Lock()
-		if st.err != nil {
-			defer st.mu.Unlock()
-			return nil, st.err
+		if err := st.err; err != nil {
+			st.mu.Unlock()
+			return nil, err
 		}
 		was := st.heldLocked(i)
 		if rank(was) >= rank(mark) {

@@ -160,7 +160,7 @@ func (r *BlobReader) step(p []byte) (int, *failure) {
 		r.u.count(&r.u.stats.Bytes, r.u.metrics.bytes, int64(n))
 		return n, nil // an error comes again with the next Read
 	}
-	if err == io.EOF && r.end < 0 && r.bodyEnd < 0 { // nobody said where the end is
+	if errors.Is(err, io.EOF) && r.end < 0 && r.bodyEnd < 0 { // nobody said where the end is
 		r.setSize(r.off)
 		r.end = r.off
 		return 0, nil
@@ -190,7 +190,7 @@ func (r *BlobReader) finish() *failure {
 // cut ends a connection that broke; nil: go on with the next.
 func (r *BlobReader) cut(err error) *failure {
 	r.drop()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = errors.New("the answer ended early")
 	}
 	f := networkFailure(r.ctx, err)

@@ -93,7 +93,7 @@ func (u *upstream) once(ctx context.Context, rq *request) (*response, *failure) 
 		rq.lane.leave()
 	}
 	actx, cancel := context.WithCancelCause(ctx)
-	resp, f := u.exchange(actx, rq)
+	resp, f := u.exchange(actx, rq) //nolint:bodyclose // newBody closes it
 	if f != nil && ctx.Err() != nil {
 		f = &failure{kind: Canceled, err: context.Cause(ctx)}
 	}

@@ -54,7 +54,7 @@ func TestHTTPPuller(t *testing.T) {
 				if !errors.As(err, &status) || status.Status != c.wantStatus {
 					t.Fatalf("error %v, want status %d", err, c.wantStatus)
 				}
-			case c.wantErr == errAny:
+			case errors.Is(c.wantErr, errAny):
 				if err == nil {
 					t.Fatal("no error")
 				}
