@@ -156,7 +156,7 @@ type Engine struct {
 	giver   *giver
 	buffers *semaphore.Weighted
 	active  chan struct{} // one token per prefetching download
-	turns   *turns        // of a seeder's streams from upstreams
+	turns   allTurns      // of a seeder's streams from upstreams
 	dials   chan struct{} // one token per connection attempt to a hinted peer
 	metrics *metrics
 	ledger  ledger
@@ -194,7 +194,6 @@ func New(o Options) *Engine {
 		started: make(chan struct{}),
 		buffers: semaphore.NewWeighted(o.MaxBuffer),
 		active:  make(chan struct{}, o.MaxActive),
-		turns:   newTurns(),
 		dials:   make(chan struct{}, 16),
 		swarms:  make(map[digest.Digest]*swarm),
 		small:   make(map[digest.Digest]*smallCall),

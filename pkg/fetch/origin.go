@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/samara-p2p/samara/pkg/piece"
 )
 
@@ -28,6 +26,9 @@ type origin struct {
 	front   int             // where the stream that goes in order is
 	sides   int             // streams out of order
 	wishes  []wish          // that found no stream free, the oldest first
+	latest  map[int]wish    // of each reader
+	leave   func()          // ends the wait for the blob's turn; nil when it does not wait
+	late    bool            // it has waited long
 	changed chan struct{}   // closed when a side stream ends
 	lastErr error
 
@@ -36,19 +37,6 @@ type origin struct {
 	digest hash.Hash
 	hashed int
 }
-
-// wish is what one reader, or one peer, waits for: the pieces [first, end).
-type wish struct{ id, first, end int }
-
-// How far ahead of the front a reader may wait for the stream that goes in
-// order; how much a stream out of order takes; how many of those there are,
-// and how many readers wait for one.
-const (
-	sideDistance = 4 << 20 // bytes
-	sideLength   = 8 << 20 // bytes
-	maxSides     = 4
-	maxWishes    = 256
-)
 
 // startOrigin begins, or resumes, to fetch the blob from its upstream.
 func (s *swarm) startOrigin() {
@@ -59,7 +47,7 @@ func (s *swarm) startOrigin() {
 		s.fail(fmt.Errorf("fetch %s: no upstream is known for it: %w", s.digest, ErrUnavailable))
 		return
 	}
-	o := &origin{s: s, claimed: s.blob.Have(), changed: make(chan struct{}), digest: s.digest.Algorithm().Hash()}
+	o := &origin{s: s, claimed: s.blob.Have(), changed: make(chan struct{}), latest: make(map[int]wish), digest: s.digest.Algorithm().Hash()}
 	o.ctx, o.stop = context.WithCancel(s.ctx)
 	s.origin = o
 	s.wg.Add(1)
@@ -99,7 +87,7 @@ func (o *origin) turn() (more bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	t, g := o.s.e.turns, o.s.geom
+	t, g := o.s.e.turns.of(o.s.sources.current().Upstream), o.s.geom
 	head := max(1, int(turnHead/g.PieceSize()))
 	if g.Count() <= head {
 		return true, o.stream(first, end, true)
@@ -109,8 +97,8 @@ func (o *origin) turn() (more bool, err error) {
 		return true, o.stream(first, min(end, head), true)
 	}
 	if !mine {
-		if bounded, err = t.take(o.ctx); err != nil {
-			return false, ErrStopped
+		if bounded, ok = o.queue(t); !ok {
+			return false, o.stopped()
 		}
 		if first, end, ok = o.claimFront(); !ok { // streams out of order went on meanwhile
 			t.give(0, 0)
@@ -121,9 +109,51 @@ func (o *origin) turn() (more bool, err error) {
 		end = min(end, first+max(1, int(t.limit()/g.PieceSize())))
 	}
 	began := time.Now()
-	err = o.stream(first, end, true)
+	if err = o.stream(first, end, true); err != nil {
+		t.give(0, 0)
+		return false, err
+	}
 	t.give(min(g.Offset(end), g.Size())-g.Offset(first), time.Since(began))
-	return true, err
+	return true, nil
+}
+
+// stopped is ErrStopped once the swarm has ended.
+func (o *origin) stopped() error {
+	if o.ctx.Err() != nil {
+		return ErrStopped
+	}
+	return nil
+}
+
+// queue waits for the blob's turn. Readers that wait with it for long are
+// served by streams out of order meanwhile; once these have claimed the rest
+// there is nothing to wait for, which is not ok, as is the swarm's end.
+func (o *origin) queue(t *turns) (bounded, ok bool) {
+	ctx, cancel := context.WithCancel(o.ctx)
+	defer cancel()
+	o.setQueued(cancel)
+	defer o.setQueued(nil)
+	patience := time.AfterFunc(turnPatience, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.leave == nil {
+			return
+		}
+		o.late = true
+		for _, w := range o.latest {
+			o.forget(w.id)
+			o.grant(w)
+		}
+	})
+	defer patience.Stop()
+	bounded, err := t.take(ctx)
+	return bounded, err == nil
+}
+
+func (o *origin) setQueued(leave func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.leave, o.late = leave, false
 }
 
 // resume computes the hashes of pieces that an earlier process fetched.
@@ -174,7 +204,11 @@ func (o *origin) claim(i int, inOrder bool) bool {
 	if inOrder {
 		o.front = i
 	}
-	return o.claimed.Set(i)
+	mine := o.claimed.Set(i)
+	if o.claimed.Full() && o.leave != nil {
+		o.leave()
+	}
+	return mine
 }
 
 func (o *origin) unclaim(i int) {
@@ -250,111 +284,6 @@ func (o *origin) check() error {
 		return &CorruptError{Digest: s.digest, Source: s.sources.current()}
 	}
 	return nil
-}
-
-// want is called with the pieces that a reader or a peer waits for. Pieces far
-// from the front get a stream of their own, at once or when one is free. A
-// later wish of the same id replaces it.
-func (o *origin) want(id, first, end int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.forget(id)
-	w := wish{id, first, end}
-	if o.sides < maxSides {
-		o.side(w)
-	} else if len(o.wishes) < maxWishes {
-		o.wishes = append(o.wishes, w)
-	}
-}
-
-// unwant forgets a wish.
-func (o *origin) unwant(id int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.forget(id)
-}
-
-func (o *origin) forget(id int) {
-	for k, w := range o.wishes {
-		if w.id == id {
-			o.wishes = append(o.wishes[:k], o.wishes[k+1:]...)
-			return
-		}
-	}
-}
-
-// side starts a stream for a wish, unless what it asks for is here, or on its
-// way, or next in order. o.mu is held, by the owner or by another stream.
-func (o *origin) side(w wish) {
-	g := o.s.geom
-	first, end := max(w.first, 0), min(w.end, g.Count())
-	for first < end && o.claimed.Has(first) {
-		first++
-	}
-	if first >= end || o.ctx.Err() != nil {
-		return
-	}
-	if ahead := g.Offset(first) - g.Offset(o.front); ahead >= 0 && ahead <= sideDistance {
-		return // the stream that goes in order is about to get there
-	}
-	stop := first
-	limit := first + max(1, int(sideLength/g.PieceSize()))
-	for stop < min(limit, end) && !o.claimed.Has(stop) {
-		stop++
-	}
-	o.sides++
-	o.s.wg.Add(1)
-	go func() {
-		defer o.s.wg.Done()
-		err := o.stream(first, stop, false)
-		if err != nil {
-			o.s.log.Debug("a stream out of order ended early", zap.Int("first", first), zap.Error(err))
-		}
-		o.sideDone(err)
-	}()
-}
-
-// sideDone gives the place of a stream that ended to who waits for one.
-func (o *origin) sideDone(err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.sides--
-	if err != nil {
-		o.lastErr = err
-	}
-	for len(o.wishes) > 0 && o.sides < maxSides {
-		w := o.wishes[0]
-		o.wishes = o.wishes[1:]
-		o.side(w)
-	}
-	close(o.changed)
-	o.changed = make(chan struct{})
-}
-
-// waitSides waits for the streams out of order, and fetches what they gave up.
-func (o *origin) waitSides() error {
-	for {
-		o.mu.Lock()
-		n, ch, err := o.sides, o.changed, o.lastErr
-		o.mu.Unlock()
-		if n == 0 {
-			if first, end, ok := o.claimFront(); ok {
-				if err := o.stream(first, end, true); err != nil {
-					return err
-				}
-				continue
-			}
-			if o.s.blob.Have().Full() {
-				return nil
-			}
-			return err
-		}
-		select {
-		case <-ch:
-		case <-o.ctx.Done():
-			return ErrStopped
-		}
-	}
 }
 
 // fetched is told, on the owner goroutine, of a piece that is on disk with its

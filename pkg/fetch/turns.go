@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// turns shares a seeder's upstream link among the large blobs that it fetches
+// turns shares a seeder's link to one upstream among the large blobs that it fetches
 // at once. Every blob's head comes at once, so that a client's first bytes do
 // not stand behind somebody else's gigabytes; the rest is fetched a few blobs
 // at a time, those that came first first. Two streams may keep their turn to
@@ -27,6 +27,27 @@ const (
 	turnMost    = 64 << 20       // and at most
 	turnHead    = int64(1 << 20) // bytes of a blob that need no turn
 )
+
+// allTurns has the turns of each upstream: one that hangs must not hold up the
+// others.
+type allTurns struct {
+	mu sync.Mutex
+	by map[string]*turns
+}
+
+func (a *allTurns) of(upstream string) *turns {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.by[upstream]
+	if t == nil {
+		if a.by == nil {
+			a.by = make(map[string]*turns)
+		}
+		t = newTurns()
+		a.by[upstream] = t
+	}
+	return t
+}
 
 func newTurns() *turns { return &turns{free: turnStreams} }
 

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
 // Two streams may keep their turn, the third goes round in the order asked.
@@ -61,5 +63,41 @@ func TestTurns(t *testing.T) {
 	}
 	if got := ts.limit(); got != 1000 {
 		t.Fatalf("limit %d, want one second's bytes, 1000", got)
+	}
+}
+
+// A client whose blob waits behind others for its turn is not left waiting:
+// after a while its pieces come out of order.
+func TestReaderBehindATurn(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	s := w.seeder()
+	var release []func()
+	for range turnStreams {
+		other, _ := w.blob(6 * mib)
+		ch := make(chan struct{})
+		w.up.SetFault(other.Digest.String(), upstreamtest.Fault{Method: "GET", Stall: 0.5, Release: ch, Times: 1})
+		release = append(release, func() { close(ch) })
+		s.Prefetch(other)
+		w.until("it has its turn", func() bool { return s.held(other.Digest) >= 8 })
+	}
+	want, content := w.blob(8 * mib)
+	s.check(want, content)
+	for _, f := range release {
+		f()
+	}
+	w.until("all of them", func() bool {
+		for _, b := range s.Blobs() {
+			if b.State != "complete" {
+				return false
+			}
+		}
+		return true
+	})
+	if free := s.turns.of(source.Upstream).free; free != turnStreams {
+		t.Errorf("%d turns are free in the end", free)
+	}
+	if s.turns.of("other") == s.turns.of(source.Upstream) {
+		t.Error("upstreams share their turns")
 	}
 }

@@ -1,0 +1,138 @@
+package fetch
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// wish is what one reader, or one peer, waits for: the pieces [first, end).
+type wish struct{ id, first, end int }
+
+// How far ahead of the front a reader may wait for the stream that goes in
+// order; how much a stream out of order takes; how many of those there are,
+// and how many readers wait for one.
+const (
+	sideDistance = 4 << 20 // bytes
+	sideLength   = 8 << 20 // bytes
+	maxSides     = 4
+	maxWishes    = 256
+
+	// How long readers wait with a blob for its turn before they get streams
+	// of their own: no client may see a gap of more than 10 s (contract 13).
+	turnPatience = 3 * time.Second
+)
+
+// want is called with the pieces that a reader or a peer waits for. Pieces far
+// from the front get a stream of their own, at once or when one is free. A
+// later wish of the same id replaces it.
+func (o *origin) want(id, first, end int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forget(id)
+	w := wish{id, first, end}
+	if _, known := o.latest[id]; known || len(o.latest) < maxWishes {
+		o.latest[id] = w
+	}
+	o.grant(w)
+}
+
+// grant starts a stream for a wish, or notes it until one is free. o.mu is held.
+func (o *origin) grant(w wish) {
+	if o.sides < maxSides {
+		o.side(w)
+	} else if len(o.wishes) < maxWishes {
+		o.wishes = append(o.wishes, w)
+	}
+}
+
+// unwant forgets a wish.
+func (o *origin) unwant(id int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.forget(id)
+	delete(o.latest, id)
+}
+
+func (o *origin) forget(id int) {
+	for k, w := range o.wishes {
+		if w.id == id {
+			o.wishes = append(o.wishes[:k], o.wishes[k+1:]...)
+			return
+		}
+	}
+}
+
+// side starts a stream for a wish, unless what it asks for is here, or on its
+// way, or next in order. o.mu is held, by the owner or by another stream.
+func (o *origin) side(w wish) {
+	g := o.s.geom
+	first, end := max(w.first, 0), min(w.end, g.Count())
+	for first < end && o.claimed.Has(first) {
+		first++
+	}
+	if first >= end || o.ctx.Err() != nil {
+		return
+	}
+	if ahead := g.Offset(first) - g.Offset(o.front); ahead >= 0 && ahead <= sideDistance && !o.late {
+		return // the stream that goes in order is about to get there
+	}
+	stop := first
+	limit := first + max(1, int(sideLength/g.PieceSize()))
+	for stop < min(limit, end) && !o.claimed.Has(stop) {
+		stop++
+	}
+	o.sides++
+	o.s.wg.Add(1)
+	go func() {
+		defer o.s.wg.Done()
+		err := o.stream(first, stop, false)
+		if err != nil {
+			o.s.log.Debug("a stream out of order ended early", zap.Int("first", first), zap.Error(err))
+		}
+		o.sideDone(err)
+	}()
+}
+
+// sideDone gives the place of a stream that ended to who waits for one.
+func (o *origin) sideDone(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sides--
+	if err != nil {
+		o.lastErr = err
+	}
+	for len(o.wishes) > 0 && o.sides < maxSides {
+		w := o.wishes[0]
+		o.wishes = o.wishes[1:]
+		o.side(w)
+	}
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// waitSides waits for the streams out of order, and fetches what they gave up.
+func (o *origin) waitSides() error {
+	for {
+		o.mu.Lock()
+		n, ch, err := o.sides, o.changed, o.lastErr
+		o.mu.Unlock()
+		if n == 0 {
+			if first, end, ok := o.claimFront(); ok {
+				if err := o.stream(first, end, true); err != nil {
+					return err
+				}
+				continue
+			}
+			if o.s.blob.Have().Full() {
+				return nil
+			}
+			return err
+		}
+		select {
+		case <-ch:
+		case <-o.ctx.Done():
+			return ErrStopped
+		}
+	}
+}
