@@ -398,3 +398,55 @@ func TestCloseInTheMiddle(t *testing.T) {
 		t.Errorf("open after Close: %v", err)
 	}
 }
+
+// A transfer that is slow but moves is left to end: what is asked twice is one
+// urgent piece or two.
+func TestSlowTransfer(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	w := newWorld(t)
+	want, content := w.blob(mib + 100)
+	var mu sync.Mutex
+	given := 0
+	s := w.host(hostConfig{seeder: true, pieces: func(e *Engine) p2p.PieceServer {
+		return pieces{e, func(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
+			gift, err := e.Give(ctx, from, a)
+			if err != nil {
+				return nil, err
+			}
+			mu.Lock()
+			given += len(gift.Pieces)
+			mu.Unlock()
+			body := gift.Body
+			gift.Body = func(w io.Writer) (int64, error) { return body(&trickle{w, ctx}) }
+			return gift, nil
+		}}
+	}})
+	s.check(want, content)
+	h := w.host(hostConfig{lonely: true})
+	w.connect(h, s)
+	h.check(want, content)
+	mu.Lock()
+	defer mu.Unlock()
+	if given > 7 {
+		t.Errorf("%d pieces were given, want 5 and a few", given)
+	}
+}
+
+// trickle writes 32 KiB every 800 ms: a piece takes 6.4 s, longer than a
+// transfer may stand still.
+type trickle struct {
+	w   io.Writer
+	ctx context.Context
+}
+
+func (s *trickle) Write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		if !sleep(s.ctx, 800*time.Millisecond) {
+			return n, s.ctx.Err()
+		}
+		var m int
+		m, err = s.w.Write(p[:min(len(p), 32*kib)])
+		n, p = n+m, p[m:]
+	}
+	return n, err
+}
