@@ -80,30 +80,31 @@ func (o *origin) run() error {
 	return o.check()
 }
 
-// turn fetches the next pieces in order: the head of a blob at once, the rest
-// when the blob's turn comes. It reports whether there may be more.
+// turn fetches the next pieces in order: a blob's first piece at once, the rest
+// of a large one when its turn comes. It reports whether there may be more.
 func (o *origin) turn() (more bool, err error) {
 	first, end, ok := o.claimFront()
 	if !ok {
 		return false, nil
 	}
 	t, g := o.s.e.turns.of(o.s.sources.current().Upstream), o.s.geom
-	head := max(1, int(turnHead/g.PieceSize()))
-	if g.Count() <= head {
+	bounded, mine := false, t.alone()
+	switch {
+	case mine:
+	case first == 0:
+		done := t.head()
+		defer done()
+		return true, o.stream(0, 1, true)
+	case g.Size() <= turnless:
 		return true, o.stream(first, end, true)
-	}
-	bounded, mine := t.try()
-	if !mine && first < head {
-		return true, o.stream(first, min(end, head), true)
-	}
-	if !mine {
+	default:
 		if bounded, ok = o.queue(t); !ok {
 			return false, o.stopped()
 		}
-		if first, end, ok = o.claimFront(); !ok { // streams out of order went on meanwhile
-			t.give(0, 0)
-			return false, nil
-		}
+	}
+	if first, end, ok = o.claimFront(); !ok { // streams out of order went on meanwhile
+		t.give(0, 0)
+		return false, nil
 	}
 	if bounded {
 		end = min(end, first+max(1, int(t.limit()/g.PieceSize())))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
@@ -19,8 +20,8 @@ func TestTurns(t *testing.T) {
 			t.Fatalf("turn %d: bounded %v, err %v; want bounded %v", i, bounded, err, want)
 		}
 	}
-	if _, ok := ts.try(); ok {
-		t.Fatal("a fourth turn was given")
+	if ts.free != 0 {
+		t.Fatalf("%d turns are left", ts.free)
 	}
 	order := make(chan int, 2)
 	waiting := func(n int) {
@@ -100,4 +101,33 @@ func TestReaderBehindATurn(t *testing.T) {
 	if s.turns.of("other") == s.turns.of(source.Upstream) {
 		t.Error("upstreams share their turns")
 	}
+}
+
+// A first piece on its way holds back the turns that are still to be given.
+func TestTurnsHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ts := newTurns()
+		for _, ends := range []bool{true, false} { // or it is waited for no longer than headWait
+			done := ts.head()
+			began := time.Now()
+			if ends {
+				time.AfterFunc(100*time.Millisecond, done)
+			}
+			if _, err := ts.take(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			want := headWait
+			if ends {
+				want = 100 * time.Millisecond
+			}
+			if got := time.Since(began); got != want {
+				t.Errorf("the turn came after %v, want %v", got, want)
+			}
+			done()
+			ts.give(0, 0)
+		}
+		if ts.heads != 0 || ts.free != turnStreams {
+			t.Errorf("%d heads, %d turns free at the end", ts.heads, ts.free)
+		}
+	})
 }
