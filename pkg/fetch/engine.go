@@ -236,6 +236,21 @@ func (e *Engine) Close() {
 
 func (e *Engine) now() time.Duration { return time.Since(e.epoch) }
 
+// spawn runs f on a goroutine that Close waits for; false once that has begun.
+func (e *Engine) spawn(f func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		f()
+	}()
+	return true
+}
+
 // ready waits for Start; false when the engine was closed before.
 func (e *Engine) ready() bool {
 	select {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -95,8 +94,6 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, e
 		func(ctx context.Context) found { return e.askAround(ctx, w.Digest, limit, each(some(others, 16))) },
 		func(ctx context.Context) found { return e.smallFromUpstream(ctx, w, limit) },
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan found, len(sources))
@@ -107,12 +104,9 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, e
 	ask := func(until int) {
 		for ; asked < min(until, len(sources)); asked++ {
 			source := sources[asked]
-			open++
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				answers <- source(ctx)
-			}()
+			if e.spawn(func() { answers <- source(ctx) }) { // not waited for: it may hang for a while
+				open++
+			}
 		}
 	}
 	var errs []error
@@ -131,6 +125,9 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, e
 		case <-up.C:
 			ask(3)
 		}
+	}
+	if e.ctx.Err() != nil {
+		return nil, ErrStopped
 	}
 	err := errors.Join(errs...)
 	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
@@ -234,31 +231,37 @@ func (e *Engine) askAround(ctx context.Context, d digest.Digest, limit int64, wh
 	defer cancel()
 	peers := who(ctx)
 	const width = 4
-	var wg sync.WaitGroup
 	answers := make(chan found, width)
+	open := 0
 	for range width {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for ai := range peers {
-				if ctx.Err() != nil || e.network().Connect(ctx, ai) != nil {
-					continue
-				}
-				if a := e.contentFrom(ctx, ai.ID, d, limit); a.err == nil {
-					answers <- a
-					cancel()
-					return
-				}
+		if e.spawn(func() { answers <- e.askEach(ctx, d, limit, peers) }) {
+			open++
+		}
+	}
+	for ; open > 0; open-- {
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				return a
 			}
-		}()
+		case <-ctx.Done():
+			return found{err: ctx.Err()}
+		}
 	}
-	wg.Wait()
-	select {
-	case a := <-answers:
-		return a
-	default:
-		return found{err: errNobody}
+	return found{err: errNobody}
+}
+
+// askEach asks one peer after the other.
+func (e *Engine) askEach(ctx context.Context, d digest.Digest, limit int64, peers <-chan peer.AddrInfo) found {
+	for ai := range peers {
+		if ctx.Err() != nil || e.network().Connect(ctx, ai) != nil {
+			continue
+		}
+		if a := e.contentFrom(ctx, ai.ID, d, limit); a.err == nil {
+			return a
+		}
 	}
+	return found{err: errNobody}
 }
 
 // smallFromUpstream reads a small blob from its upstream and checks its digest.
