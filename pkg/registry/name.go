@@ -20,7 +20,7 @@ var (
 	tagRE        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	// upstreamRE is a host with an optional port, in canonical form. Brackets
 	// are for IPv6 literals.
-	upstreamRE = regexp.MustCompile(`^([a-z0-9]+([._-]+[a-z0-9]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`)
+	upstreamRE = regexp.MustCompile(`^([a-z0-9]+((\.|_+|-+)[a-z0-9]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`)
 )
 
 // Name says which repository of which upstream is meant.

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -68,6 +69,11 @@ func fuzz(pkg, name string, d time.Duration) error {
 	start := time.Now()
 	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", d.String(), "-timeout", "5m", pkg)
 	out, err := cmd.CombinedOutput()
+	// The fuzzer's own workers may miss the end of its time on a busy machine
+	// (golang.org/issue/75804): that is no finding, and no failing input is named.
+	if err != nil && bytes.Contains(out, []byte("context deadline exceeded")) && !bytes.Contains(out, []byte("Failing input")) {
+		err = nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", pkg, name, err, out)
 	}
