@@ -69,8 +69,8 @@ func fuzz(pkg, name string, d time.Duration) error {
 	start := time.Now()
 	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", d.String(), "-timeout", "5m", pkg)
 	out, err := cmd.CombinedOutput()
-	// The fuzzer's own workers may miss the end of its time on a busy machine
-	// (golang.org/issue/75804): that is no finding, and no failing input is named.
+	// The fuzzer's own workers may miss the end of its time on a busy machine:
+	// that is no finding, and no failing input is named.
 	if err != nil && bytes.Contains(out, []byte("context deadline exceeded")) && !bytes.Contains(out, []byte("Failing input")) {
 		err = nil
 	}
