@@ -33,7 +33,9 @@ type Params struct {
 	Name    string // "seeder" or "peerd"
 	Version string
 	Config  config.Common
-	Seeder  bool
+	// Warnings are the configuration's own; they are logged.
+	Warnings []config.Problem
+	Seeder   bool
 	// Trusted tells whose signed piece hashes are believed, besides our own.
 	// It is called from Open on. May be nil.
 	Trusted func(peer.ID) bool
@@ -87,6 +89,9 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	c := d.p.Config
 	if d.Log, d.level, err = obs.NewLogger(os.Stderr, c.LogLevel, c.LogFormat); err != nil {
 		return err
+	}
+	for _, w := range d.p.Warnings {
+		d.Log.Warn("configuration", zap.String("where", w.Where), zap.String("what", w.What), zap.String("remedy", w.Fix))
 	}
 	d.Metrics = obs.NewRegistry(d.p.Name, d.p.Version)
 	d.notReady("starting")

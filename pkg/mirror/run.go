@@ -13,7 +13,7 @@ import (
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Peerd, version string) error {
 	s := newSeeders(c)
-	d, err := daemon.Open(ctx, daemon.Params{Name: "peerd", Version: version, Config: c.Common, Trusted: s.trusts, Status: s.status})
+	d, err := daemon.Open(ctx, daemon.Params{Name: "peerd", Version: version, Config: c.Common, Warnings: c.Warnings(), Trusted: s.trusts, Status: s.status})
 	if err != nil {
 		return err
 	}

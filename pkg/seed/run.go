@@ -17,7 +17,7 @@ import (
 // Run is `seeder serve`: it serves until ctx ends, and returns once everything
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Seeder, version string) error {
-	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Seeder: true})
+	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true})
 	if err != nil {
 		return err
 	}
