@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -32,8 +33,7 @@ func TestResolverUpdate(t *testing.T) {
 func TestReports(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	core, logs := observer.New(zap.InfoLevel)
-	var requests int
-	var sent int64
+	var requests, sent atomic.Int64 // requests may end side by side
 	cut := digest.FromString("cut")
 	b := oneBlob(testBlob)
 	whole := b.blob
@@ -48,7 +48,7 @@ func TestReports(t *testing.T) {
 	}
 	s := serve(t, b, func(o *HandlerOptions) {
 		o.Registerer, o.Namespace, o.Log = reg, "seeder", zap.New(core)
-		o.Account = func(n int64) { requests++; sent += n }
+		o.Account = func(n int64) { requests.Add(1); sent.Add(n) }
 	})
 	do(t, s, "GET", "/v2/")
 	do(t, s, "GET", "/nothing")
@@ -88,7 +88,7 @@ func TestReports(t *testing.T) {
 	} {
 		wantMetric(t, reg, line)
 	}
-	if requests != 7 || sent < int64(len(testBlob)+len(testManifest)+3) {
-		t.Errorf("account: %d requests, %d bytes", requests, sent)
+	if requests.Load() != 7 || sent.Load() < int64(len(testBlob)+len(testManifest)+3) {
+		t.Errorf("account: %d requests, %d bytes", requests.Load(), sent.Load())
 	}
 }
