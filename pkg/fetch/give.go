@@ -56,19 +56,10 @@ type waiting struct {
 	answer chan scheduler.GiverAction // takes one
 }
 
-// How many uploads run at once. More even out whose downlinks are busy (the
-// simulator likes 16 and 32), but on real links each of them takes the longer
-// for it, the one that a reader waits for too: with several layers at once 8
-// and 12 halved the time to the first byte and cost nothing (make accept).
-const (
-	giveSlots     = 8
-	giveSeedSlots = 12
-)
-
 func newGiver(e *Engine) *giver {
 	return &giver{
 		e:     e,
-		sched: scheduler.NewGiver(scheduler.GiverConfig{Seed: e.o.Seed, Slots: giveSlots, SeedSlots: giveSeedSlots}),
+		sched: scheduler.NewGiver(scheduler.GiverConfig{Seed: e.o.Seed}),
 		peers: make(map[peer.ID]*asker),
 		ids:   make(map[scheduler.Peer]peer.ID),
 		asks:  make(map[scheduler.AskID]*waiting),

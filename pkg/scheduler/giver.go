@@ -10,7 +10,7 @@ import (
 type GiverConfig struct {
 	Seed      uint64
 	Slots     int           // uploads at once: 16, fewer at first (see ramp)
-	SeedSlots int           // uploads at once while peers ask for any of the pieces: 32
+	SeedSlots int           // uploads at once while peers ask for any of the pieces: 20
 	PerPeer   int           // of them to one peer and of one blob: 1
 	Queue     int           // asks that wait for a slot, on an ordinary host: 8
 	SeedQueue int           // and for asks of any pieces: 4096
@@ -24,7 +24,7 @@ type GiverConfig struct {
 
 func (c GiverConfig) withDefaults() GiverConfig {
 	c.Slots = or(c.Slots, 16)
-	c.SeedSlots = or(c.SeedSlots, max(32, c.Slots))
+	c.SeedSlots = or(c.SeedSlots, max(20, c.Slots))
 	c.PerPeer = or(c.PerPeer, 1)
 	c.Queue = or(c.Queue, 8)
 	c.SeedQueue = or(c.SeedQueue, 4096)
