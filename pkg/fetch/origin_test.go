@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func TestManyReadersOneFetch(t *testing.T) {
 func (w *world) stalled(fraction float64) (release func()) {
 	ch := make(chan struct{})
 	w.up.SetFault("blobs", upstreamtest.Fault{Method: "GET", Stall: fraction, Release: ch, Times: 1})
-	return func() { close(ch) }
+	return sync.OnceFunc(func() { close(ch) })
 }
 
 // readAt reads n bytes at an offset.

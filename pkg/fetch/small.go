@@ -300,7 +300,6 @@ func (e *Engine) FromPeers(ctx context.Context, d digest.Digest, limit int64) ([
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	e.awaitNeighbour(ctx)
 	seeders, others := e.company()
 	near, stop := context.WithTimeout(ctx, 5*time.Second)
 	a := e.askAround(near, d, limit, each(some(append(seeders, others...), 16)))
@@ -315,16 +314,4 @@ func (e *Engine) FromPeers(ctx context.Context, d digest.Digest, limit int64) ([
 	}
 	e.noteSmall(a)
 	return a.content, a.media, nil
-}
-
-// awaitNeighbour gives a host that has just started a moment to find its way
-// into the network.
-func (e *Engine) awaitNeighbour(ctx context.Context) {
-	if e.now() > time.Minute {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
-	defer cancel()
-	for len(e.network().Neighbours()) == 0 && sleep(ctx, 50*time.Millisecond) {
-	}
 }
