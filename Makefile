@@ -78,6 +78,10 @@ sim: ## the scheduler's scenarios in virtual time
 bench: ## benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 20m ./pkg/... ./internal/...
 
+.PHONY: bench-small
+bench-small: packages ## what small blobs cost, cold and cached; needs root, nginx; BENCHFLAGS='--runs 1'
+	@$(GO) run ./test/bench/small $(BENCHFLAGS)
+
 .PHONY: generate
 generate: ## everything that is generated and committed
 	$(GO) generate ./...
