@@ -16,22 +16,42 @@ type Host struct {
 	IP   string // the address other hosts reach it by
 	IPv6 string // empty unless Options.IPv6
 
-	lab   *Lab
-	netns string // empty on loopback
-	port  string // the switch's end of the link
-	shift int    // added to every port: on loopback we share the machine's
-	dir   string
-	spawn *spawner
+	lab    *Lab
+	netns  string // empty on loopback
+	port   string // the switch's end of the link
+	bridge string // that port is plugged into
+	mac    string
+	shift  int // added to every port: on loopback we share the machine's
+	dir    string
+	spawn  *spawner
 }
 
 // loopbackShift moves well-known ports out of the way of what the machine runs.
 const loopbackShift = 20000
 
+// HostSpec says what a new host is like. Only the name is needed.
+type HostSpec struct {
+	Name string // unique and short: letters, digits, dashes
+	// Up and Down are the link's speeds for what the host sends and receives; 0 is
+	// the lab's default, negative is unshaped.
+	Up, Down Rate
+	Zone     *Zone // whose bridge it is on; nil = the lab's first
+}
+
 // NewHost adds a host to the lab. rate is the speed of its link each way; 0 is the
-// lab's default, negative is unshaped. Names are unique and short: letters, digits, dashes.
+// lab's default, negative is unshaped.
 func (l *Lab) NewHost(name string, rate Rate) (*Host, error) {
-	if rate == 0 {
-		rate = l.opts.Rate
+	return l.AddHost(HostSpec{Name: name, Up: rate, Down: rate})
+}
+
+// AddHost adds a host to the lab, one at a time.
+func (l *Lab) AddHost(s HostSpec) (*Host, error) {
+	name := s.Name
+	if s.Up == 0 {
+		s.Up = l.opts.Rate
+	}
+	if s.Down == 0 {
+		s.Down = l.opts.Rate
 	}
 	l.mu.Lock()
 	n := len(l.hosts) + 2 // .1 stays free
@@ -39,7 +59,10 @@ func (l *Lab) NewHost(name string, rate Rate) (*Host, error) {
 	if n > 250 {
 		return nil, fmt.Errorf("new host %s: a lab has at most 249 hosts", name)
 	}
-	h := &Host{Name: name, lab: l, dir: l.path("hosts", name)}
+	h := &Host{Name: name, lab: l, dir: l.path("hosts", name), bridge: firstBridge}
+	if s.Zone != nil {
+		h.bridge = s.Zone.bridge
+	}
 	if err := os.MkdirAll(h.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("new host %s: %w", name, err)
 	}
@@ -48,16 +71,16 @@ func (l *Lab) NewHost(name string, rate Rate) (*Host, error) {
 		h.shift = loopbackShift
 	} else {
 		h.IP = fmt.Sprintf("10.77.0.%d", n)
-		if err := h.plug(n, rate); err != nil {
+		if err := h.plug(n, s.Up, s.Down); err != nil {
 			return nil, fmt.Errorf("new host %s: %w", name, err)
 		}
 	}
-	s, err := newSpawner(h.netns)
+	sp, err := newSpawner(h.netns)
 	if err != nil {
 		return nil, fmt.Errorf("new host %s: %w", name, err)
 	}
-	h.spawn = s
-	l.onClose(func() error { s.close(); return nil })
+	h.spawn = sp
+	l.onClose(func() error { sp.close(); return nil })
 	l.mu.Lock()
 	l.hosts = append(l.hosts, h)
 	l.mu.Unlock()
@@ -65,17 +88,18 @@ func (l *Lab) NewHost(name string, rate Rate) (*Host, error) {
 }
 
 // plug makes the namespace and its link to the switch.
-func (h *Host) plug(n int, rate Rate) error {
+func (h *Host) plug(n int, up, down Rate) error {
 	h.netns = h.lab.id + "-" + h.Name
 	h.port = "port" + strconv.Itoa(n)
+	h.mac = fmt.Sprintf("02:77:00:00:00:%02x", n)
 	if _, err := run("", "ip", "netns", "add", h.netns); err != nil {
 		return err
 	}
 	h.lab.onClose(func() error { return deleteNetns(h.netns) })
 	sw := h.lab.switchName()
 	if err := ipBatch(sw,
-		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", h.port, h.netns),
-		fmt.Sprintf("link set %s master br0 up", h.port)); err != nil {
+		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", h.port, h.mac, h.netns),
+		fmt.Sprintf("link set %s master %s up", h.port, h.bridge)); err != nil {
 		return err
 	}
 	setup := []string{
@@ -92,18 +116,22 @@ func (h *Host) plug(n int, rate Rate) error {
 	if err := ipBatch(h.netns, setup...); err != nil {
 		return err
 	}
-	return h.SetRate(rate)
+	return h.SetRates(up, down)
 }
 
 // SetRate changes the speed of the link, both ways. Negative is unshaped.
-func (h *Host) SetRate(rate Rate) error {
+func (h *Host) SetRate(rate Rate) error { return h.SetRates(rate, rate) }
+
+// SetRates changes the speeds of the link for what the host sends and receives.
+// Negative is unshaped.
+func (h *Host) SetRates(up, down Rate) error {
 	if h.netns == "" {
 		return nil
 	}
-	if err := shape(h.netns, "eth0", rate); err != nil {
+	if err := shape(h.netns, "eth0", up); err != nil {
 		return err
 	}
-	return shape(h.lab.switchName(), h.port, rate)
+	return shape(h.lab.switchName(), h.port, down)
 }
 
 // Unplug takes the link down, as a pulled cable does: nothing answers any more,
@@ -115,7 +143,7 @@ func (h *Host) Unplug() error {
 
 // Plug undoes Unplug.
 func (h *Host) Plug() error {
-	_, err := run("", "ip", "-n", h.lab.switchName(), "link", "set", h.port, "master", "br0", "up")
+	_, err := run("", "ip", "-n", h.lab.switchName(), "link", "set", h.port, "master", h.bridge, "up")
 	return err
 }
 

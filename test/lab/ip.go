@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -72,31 +71,6 @@ func shape(netns, dev string, rate Rate) error {
 	_, err := run("", "tc", "-n", netns, "qdisc", "replace", "dev", dev, "root", "tbf",
 		"rate", fmt.Sprintf("%dbit", int64(rate)), "burst", fmt.Sprint(burst), "latency", "50ms")
 	return err
-}
-
-// linkStats is the part of `ip -s -j link` that we read.
-type linkStats struct {
-	Name  string `json:"ifname"`
-	Stats struct {
-		RX, TX struct{ Bytes, Packets int64 }
-	} `json:"stats64"`
-}
-
-// readLinks returns the counters of every link in a namespace, by name.
-func readLinks(netns string) (map[string]linkStats, error) {
-	out, err := run("", "ip", "-n", netns, "-s", "-j", "link", "show")
-	if err != nil {
-		return nil, err
-	}
-	var links []linkStats
-	if err := json.Unmarshal(out, &links); err != nil {
-		return nil, fmt.Errorf("read link counters of %s: %w", netns, err)
-	}
-	byName := make(map[string]linkStats, len(links))
-	for _, l := range links {
-		byName[l.Name] = l
-	}
-	return byName, nil
 }
 
 // listNetns returns the names of the named namespaces of this machine.

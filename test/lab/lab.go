@@ -34,8 +34,11 @@ type Lab struct {
 	seq  int
 	dir  string
 
+	links linkReader
+
 	mu     sync.Mutex
 	hosts  []*Host
+	zones  []*Zone
 	undo   []func() error // run last to first by Close
 	closed bool
 }
@@ -128,11 +131,11 @@ func (l *Lab) makeSwitch() error {
 		return err
 	}
 	l.onClose(func() error { return deleteNetns(name) })
-	// No spanning tree, no snooping: a plain learning switch from the first frame.
-	return ipBatch(name,
-		"link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
-		"link set br0 up",
-		"link set lo up")
+	if err := l.links.open(name); err != nil {
+		return err
+	}
+	l.onClose(l.links.close)
+	return ipBatch(name, append(bridgeUp(firstBridge), "link set lo up")...)
 }
 
 // Dir is the lab's own directory; it goes with Close.
@@ -185,60 +188,6 @@ func (l *Lab) Close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// Traffic returns what each host's link has carried since the host was made, by
-// host name. It is empty on loopback.
-func (l *Lab) Traffic() (Traffic, error) {
-	if l.opts.Loopback {
-		return Traffic{}, nil
-	}
-	links, err := readLinks(l.switchName())
-	if err != nil {
-		return nil, err
-	}
-	t := make(Traffic)
-	for _, h := range l.Hosts() {
-		// The switch receives what the host sends.
-		st := links[h.port].Stats
-		t[h.Name] = Counter{
-			Sent: st.RX.Bytes, SentFrames: st.RX.Packets,
-			Received: st.TX.Bytes, ReceivedFrames: st.TX.Packets,
-		}
-	}
-	return t, nil
-}
-
-// Traffic is what links carried, by host name.
-type Traffic map[string]Counter
-
-// Since returns the difference to an earlier reading.
-func (t Traffic) Since(before Traffic) Traffic {
-	d := make(Traffic, len(t))
-	for name, c := range t {
-		b := before[name]
-		d[name] = Counter{
-			Sent: c.Sent - b.Sent, SentFrames: c.SentFrames - b.SentFrames,
-			Received: c.Received - b.Received, ReceivedFrames: c.ReceivedFrames - b.ReceivedFrames,
-		}
-	}
-	return d
-}
-
-// Counter counts one link in bytes and frames, as the switch saw them. A frame
-// may be a segmentation-offload packet of up to 64 KiB.
-type Counter struct {
-	Sent, SentFrames, Received, ReceivedFrames int64
-}
-
-// headerBytes is Ethernet + IPv4 + TCP with timestamps: what every frame of a TCP
-// connection carries beside its payload.
-const headerBytes = 14 + 20 + 32
-
-// SentPayload is Sent without the headers of TCP over IPv4. Retransmitted bytes count.
-func (c Counter) SentPayload() int64 { return max(0, c.Sent-headerBytes*c.SentFrames) }
-
-// ReceivedPayload is Received without the headers of TCP over IPv4.
-func (c Counter) ReceivedPayload() int64 { return max(0, c.Received-headerBytes*c.ReceivedFrames) }
 
 // path joins names to the lab's directory.
 func (l *Lab) path(elem ...string) string {

@@ -41,6 +41,7 @@ type Process struct {
 	mu   sync.Mutex
 	exec *exec.Cmd
 	done chan struct{} // closed when the current run has been reaped
+	past time.Duration // processor time of the runs before
 }
 
 // ErrExited: the program ended before it was ready.
@@ -92,6 +93,9 @@ func (p *Process) launch() error {
 	}
 	done := make(chan struct{})
 	p.mu.Lock()
+	if p.exec != nil {
+		p.past += p.ended().CPU
+	}
 	p.exec, p.done = cmd, done
 	p.mu.Unlock()
 	go func() {
@@ -180,7 +184,7 @@ func (p *Process) CPU() time.Duration {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.exec.ProcessState.UserTime() + p.exec.ProcessState.SystemTime()
+	return p.ended().CPU
 }
 
 // PeakRSS is the largest resident set of an ended run in bytes.
@@ -190,10 +194,17 @@ func (p *Process) PeakRSS() int64 {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ru, ok := p.exec.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		return ru.Maxrss * 1024
+	return p.ended().PeakRSS
+}
+
+// ended is what the current run took, which has been reaped. The caller holds mu.
+func (p *Process) ended() Usage {
+	st := p.exec.ProcessState
+	u := Usage{CPU: st.UserTime() + st.SystemTime()}
+	if ru, ok := st.SysUsage().(*syscall.Rusage); ok {
+		u.PeakRSS = ru.Maxrss * 1024
 	}
-	return 0
+	return u
 }
 
 // signal sends to the current run, if it has not been reaped.

@@ -45,12 +45,16 @@ func Sweep(dir string) {
 }
 
 // TempDir makes a directory (in parent; "" = the system's) that other users can
-// read and that Sweep removes should this process be killed before it does so.
+// read. A signal that closes the labs removes it too, and so does Sweep should this
+// process be killed before it does so itself.
 func TempDir(parent, name string) (string, error) {
 	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-%s-", namePrefix, os.Getpid(), name))
 	if err != nil {
 		return "", err
 	}
+	live.Lock()
+	live.dirs = append(live.dirs, dir)
+	live.Unlock()
 	return dir, os.Chmod(dir, 0o755)
 }
 
@@ -104,10 +108,11 @@ var interrupted atomic.Bool
 // under whoever still uses them, and what fails now means nothing.
 func Interrupted() bool { return interrupted.Load() }
 
-// live holds the labs to close on a signal.
+// live holds the labs to close on a signal, and what TempDir made.
 var live struct {
 	sync.Mutex
 	labs map[*Lab]bool
+	dirs []string
 	once sync.Once
 }
 
@@ -131,9 +136,13 @@ func register(l *Lab) {
 			for l := range live.labs {
 				labs = append(labs, l)
 			}
+			dirs := live.dirs
 			live.Unlock()
 			for _, l := range labs {
 				_ = l.Close()
+			}
+			for _, d := range dirs {
+				_ = os.RemoveAll(d)
 			}
 			os.Exit(128 + int(sig.(syscall.Signal)))
 		}()
