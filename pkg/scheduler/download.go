@@ -22,12 +22,13 @@ type Download struct {
 	open    set      // missing and busy == 0: to be asked for
 	openN   int
 
-	peers []*peer // by handle; nil where unknown
-	up    []*peer // those up, in the order they came
-	near  []uint16
-	far   []uint16 // ordinary peers per zone class that hold the piece and count
-	held  set      // near+far > 0
-	nearH set      // near > 0
+	peers   []*peer // by handle; nil where unknown
+	sourceN int     // see sources
+	up      []*peer // those up, in the order they came
+	near    []uint16
+	far     []uint16 // ordinary peers per zone class that hold the piece and count
+	held    set      // near+far > 0
+	nearH   set      // near > 0
 
 	reqs      []*request // under way, in the order asked
 	lastReq   Request

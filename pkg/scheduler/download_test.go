@@ -366,17 +366,23 @@ func checkCounts(t *testing.T, d *Download) {
 			t.Fatalf("piece %d: busy %d (%d), open %v (%v)", i, d.busy[i], busy[i], d.open.has(i), open)
 		}
 	}
-	rivals := 0
+	rivals, sources := 0, 0
 	for _, p := range d.up {
 		if p.rival {
 			rivals++
+		}
+		if p.relied {
+			sources++
+		}
+		if on := p.usable() && !p.shun && (p.seeder || p.haveN > 0); on != p.relied {
+			t.Fatalf("peer %d can be relied on: %t, noted: %t", p.id, on, p.relied)
 		}
 		if p.haveN != p.have.count() {
 			t.Fatalf("peer %d: haveN %d, want %d", p.id, p.haveN, p.have.count())
 		}
 	}
-	if openN != d.openN || window != d.windowOut || fallbacks != d.fallbacks || rivals != d.rivals {
-		t.Fatalf("openN %d (%d), windowOut %d (%d), fallbacks %d (%d), rivals %d (%d)",
-			d.openN, openN, d.windowOut, window, d.fallbacks, fallbacks, d.rivals, rivals)
+	if openN != d.openN || window != d.windowOut || fallbacks != d.fallbacks || rivals != d.rivals || sources != d.sourceN {
+		t.Fatalf("openN %d (%d), windowOut %d (%d), fallbacks %d (%d), rivals %d (%d), sources %d (%d)",
+			d.openN, openN, d.windowOut, window, d.fallbacks, fallbacks, d.rivals, rivals, d.sourceN, sources)
 	}
 }

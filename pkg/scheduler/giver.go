@@ -202,7 +202,7 @@ func (g *Giver) serve() {
 
 // answer answers a now, or tells that it has to wait.
 func (g *Giver) answer(a *ask) bool {
-	if a.blob.byID[a.peer.id] != a.peer {
+	if a.peer.gone {
 		a.peer = a.blob.peer(a.peer.id) // it left the swarm and yet asks
 	}
 	if t := a.came + g.c.QueueFor; a.seen && t > g.now && g.full(a) {

@@ -41,6 +41,7 @@ type gpeer struct {
 	refused time.Duration // refused a second copy since; never = not refused
 	hungry  time.Duration // refused although it said too little comes, since; never = not so
 	alone   bool          // nobody else feeds it: second copies are given
+	gone    bool          // forgotten: no longer in the blob's peers
 }
 
 // delivery is a piece sent to a peer.
@@ -59,6 +60,9 @@ func (g *Giver) blobUp(ev BlobUp) bool {
 	}
 	if b.copies == nil || b.n != n {
 		b.n, b.copies = n, make([]uint16, n)
+		for _, p := range b.peers {
+			p.gone = true
+		}
 		b.byID, b.peers = map[Peer]*gpeer{}, nil
 	}
 	b.superseed, b.growing = ev.Superseed, ev.Growing
@@ -179,6 +183,7 @@ const rootFor = 2 * time.Second
 // forget drops what is known of p: it is gone, or left the swarm.
 func (b *gblob) forget(p *gpeer) {
 	delete(b.byID, p.id)
+	p.gone = true
 	for k, x := range b.peers {
 		if x == p {
 			b.peers = append(b.peers[:k], b.peers[k+1:]...)
@@ -285,7 +290,7 @@ func (b *gblob) sendTo(p *gpeer, i int) {
 
 // sentTo: the upload of piece i to p ended.
 func (b *gblob) sentTo(p *gpeer, i int, ok bool, now time.Duration) {
-	if b.byID[p.id] != p || i >= b.n {
+	if p.gone || i >= b.n {
 		return
 	}
 	p.flight.del(i)

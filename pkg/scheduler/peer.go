@@ -19,6 +19,7 @@ type peer struct {
 	lost   bool // shunned for long: the upstream may stand in for it
 	slow   bool // demoted: asked after the others, until it gives something
 	counts bool // its pieces are in near/far
+	relied bool // it is in sourceN
 	rival  bool // lacks pieces itself
 	dry    bool // holds nothing that could be asked of it; spares a scan
 	rtt    time.Duration
@@ -130,6 +131,7 @@ func (d *Download) peerUp(ev PeerUp) bool {
 	p.have = setOf(d.n, ev.Have)
 	p.haveN = p.have.count()
 	p.whole = !p.seeder && (ev.Complete || p.haveN == d.n)
+	d.relied(p)
 	d.count(p, true)
 	d.rival(p, true)
 	d.reroot()
@@ -147,6 +149,7 @@ func (d *Download) peerDown(h Peer) bool {
 	d.count(p, false)
 	d.rival(p, false)
 	p.up = false
+	d.relied(p)
 	for k, q := range d.up {
 		if q == p {
 			d.up = append(d.up[:k], d.up[k+1:]...)
@@ -185,6 +188,7 @@ func (d *Download) peerHas(h Peer, pieces []int) bool {
 		}
 		fresh = fresh || !d.have.has(i) && (d.busy[i] == 0 || d.openN == 0)
 	}
+	d.relied(p)
 	if p.haveN == d.n {
 		d.rival(p, false)
 	}
@@ -255,6 +259,7 @@ func (d *Download) life(p *peer, gave bool) {
 	}
 	if p.shun {
 		p.shun = false
+		d.relied(p)
 		d.count(p, true)
 		d.reroot()
 	}
@@ -266,18 +271,26 @@ func (d *Download) demote(p *peer, shun bool) {
 	p.rate /= 2
 	if shun && !p.shun {
 		p.shun = true
+		d.relied(p)
 		d.count(p, false)
 		d.reroot()
 	}
 }
 
 // sources counts the peers that may be counted on for anything.
-func (d *Download) sources() int {
-	n := 0
-	for _, p := range d.up {
-		if p.usable() && !p.shun && (p.seeder || p.haveN > 0) {
-			n++
-		}
+func (d *Download) sources() int { return d.sourceN }
+
+// relied keeps sourceN in step with p; to be called when p comes, goes, is
+// shunned or not, or holds its first piece or none any more.
+func (d *Download) relied(p *peer) {
+	on := p.usable() && !p.shun && (p.seeder || p.haveN > 0)
+	if on == p.relied {
+		return
 	}
-	return n
+	p.relied = on
+	if on {
+		d.sourceN++
+	} else {
+		d.sourceN--
+	}
 }

@@ -132,6 +132,7 @@ func (d *Download) pieceBad(ev PieceBad) bool {
 		return true
 	}
 	p.bad = true
+	d.relied(p)
 	d.count(p, false)
 	d.rival(p, false)
 	d.reroot()
@@ -210,6 +211,7 @@ func (d *Download) notHeld(p *peer, r *request, asked []int) {
 			}
 		}
 	}
+	d.relied(p)
 	d.reroot()
 	for _, q := range d.up {
 		q.dry = false
