@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/samara-p2p/samara/test/lab"
+)
+
+// nginxPort is where nginx listens on A's host.
+const nginxPort = 8081
+
+// cachedGets is how often the blob is read from each server in a run.
+const cachedGets = 4
+
+const nginxConf = `daemon off; master_process off; pid nginx.pid; error_log stderr; user root;
+events {}
+http {
+  sendfile on; tcp_nopush on; access_log off; client_body_temp_path tmp; proxy_temp_path tmp;
+  fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+  server { listen 127.0.0.1:%d; location = / { return 200; } location = /blob { alias %s; } }
+}
+`
+
+// cachedRun measures peerd A and nginx as they serve a complete blob.
+func (s *swarm) cachedRun(ctx context.Context) (peerd, nginx float64, err error) {
+	b, h := s.b, s.x.Host
+	file, err := contentFile(s.x.Data, b.size)
+	if err != nil {
+		return 0, 0, err
+	}
+	conf := filepath.Join(h.Dir(), "nginx.conf")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, nginxPort, file), 0o644); err != nil {
+		return 0, 0, err
+	}
+	base := "http://" + h.Local(nginxPort)
+	ng, err := h.Start(ctx, lab.Command{Name: "nginx", Path: b.nginx, Args: []string{"-p", h.Dir(), "-e", "stderr", "-c", conf}, Ready: base + "/"})
+	if err != nil {
+		return 0, 0, err
+	}
+	defer ng.Kill()
+	if nginx, err = b.served(ctx, h, ng, base+"/blob"); err != nil {
+		return 0, 0, err
+	}
+	peerd, err = b.served(ctx, h, s.x.Process, b.blobURL(s.x.Mirror))
+	return peerd, nginx, err
+}
+
+// served measures the process p as a client on its host reads url.
+func (b *bench) served(ctx context.Context, h *lab.Host, p *lab.Process, url string) (float64, error) {
+	client := h.HTTPClient()
+	defer client.CloseIdleConnections()
+	before, err := cpuOf(p.Pid())
+	if err != nil {
+		return 0, err
+	}
+	for range cachedGets {
+		if err := b.get(ctx, client, url); err != nil {
+			return 0, err
+		}
+	}
+	after, err := cpuOf(p.Pid())
+	return perGB(after-before, cachedGets*b.size), err
+}
+
+// contentFile finds the blob's content in a store: the only file of its size.
+func contentFile(data string, size int64) (string, error) {
+	found := ""
+	err := filepath.WalkDir(data, func(path string, _ os.DirEntry, err error) error {
+		if in, serr := os.Stat(path); err == nil && serr == nil && in.Mode().IsRegular() && in.Size() == size {
+			found = path
+		}
+		return err
+	})
+	if err == nil && found == "" {
+		err = fmt.Errorf("no file of %d bytes in %s", size, data)
+	}
+	return found, err
+}
