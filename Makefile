@@ -15,6 +15,8 @@ GOLANGCI         := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 # Debian packages that tests and demo use beside Go. Where they cannot be
 # installed the tests that need them skip, and say so.
 PACKAGES := docker-registry containerd iproute2 skopeo curl
+# What benchmarks are compared with, on top. Only they install it.
+BENCH_PACKAGES := nginx
 # What the race detector and cgo need is a C compiler; without one there is no -race.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && $(GO) env CGO_ENABLED 2>/dev/null | grep -q 1 && echo -race)
 
@@ -81,6 +83,14 @@ bench: ## benchmarks of all packages
 .PHONY: bench-small
 bench-small: packages ## what small blobs cost, cold and cached; needs root, nginx; BENCHFLAGS='--runs 1'
 	@$(GO) run ./test/bench/small $(BENCHFLAGS)
+
+.PHONY: bench-swarm
+bench-swarm: bench-packages ## whole swarms against what their links allow (hours); BENCHFLAGS='--run burst-8'
+	@$(GO) run ./test/bench/swarm $(BENCHFLAGS)
+
+.PHONY: bench-packages
+bench-packages:
+	@$(MAKE) --no-print-directory packages PACKAGES='$(PACKAGES) $(BENCH_PACKAGES)'
 
 .PHONY: generate
 generate: ## everything that is generated and committed

@@ -68,7 +68,7 @@ func StartContainerd(ctx context.Context, h *Host, upstreamName, upstreamURL, mi
 	}
 	// Real hosts have a disk each. Here all would share one, and it is not containerd
 	// that is under test: memory stands in where there is enough.
-	if memAvailable() > containerdMemory {
+	if MemAvailable() > containerdMemory {
 		if _, err := h.lab.MountTmpfs(filepath.Join("hosts", h.Name, "containerd"), containerdMemory/4); err != nil {
 			return nil, fmt.Errorf("start containerd: %w", err)
 		}
@@ -101,8 +101,8 @@ func StartContainerd(ctx context.Context, h *Host, upstreamName, upstreamURL, mi
 // their content there.
 const containerdMemory = 12 << 30
 
-// memAvailable is what the kernel could give in bytes; 0 if it does not say.
-func memAvailable() int64 {
+// MemAvailable is the memory that the kernel could give in bytes; 0 if it does not say.
+func MemAvailable() int64 {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0

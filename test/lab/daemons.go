@@ -54,6 +54,7 @@ type NamedURL struct{ Name, URL string }
 // SeederConfig says how to start a seeder.
 type SeederConfig struct {
 	Upstreams []NamedURL // the first is the default
+	Zone      string     // "" = none
 	Data      string     // default: a directory of the host's
 	OpenSwarm bool       // else the seeder makes its swarm.key
 	Args      []string   // further flags
@@ -84,6 +85,9 @@ func StartSeeder(ctx context.Context, b Binaries, h *Host, c SeederConfig) (*See
 	}
 	if len(c.Upstreams) > 0 {
 		args = append(args, "--default-upstream", c.Upstreams[0].Name)
+	}
+	if c.Zone != "" {
+		args = append(args, "--zone", c.Zone)
 	}
 	if c.OpenSwarm {
 		args = append(args, "--open-swarm")

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// samara is the system under test; the others stand beside it.
+const samara = "samara"
+
+// run carries out one run of a scenario on a system.
+func (b *bench) run(ctx context.Context, s scenario, system string, n int) (o *outcome, err error) {
+	o = &outcome{Scenario: s.name, System: system, Run: n, Rate: s.rate}
+	sw := s.swarm()
+	o.BoundRaw, o.BoundShare = seconds(sw.bound(1)), seconds(sw.bound(payloadShare))
+	// What comes before the pulls goes over links without limits.
+	ctx, cancel := context.WithTimeout(ctx, s.longest()*longerOn(system, s)+3*time.Minute)
+	defer cancel()
+	w, err := b.newWorld(ctx, s)
+	defer func() { w.close(fmt.Sprintf("%s-%s-%d", s.name, system, n)) }()
+	if err != nil {
+		return o, fmt.Errorf("set up: %w", err)
+	}
+	o.Image = w.image.Size()
+	if err := w.startSystem(ctx, system); err != nil {
+		return o, fmt.Errorf("set up: %w", err)
+	}
+	err = w.measure(ctx, o, s.longest()*longerOn(system, s))
+	if err != nil {
+		o.Error = err.Error()
+	}
+	return o, err
+}
+
+// startSystem starts what serves the hosts and makes a puller for each.
+func (w *world) startSystem(ctx context.Context, system string) error {
+	if system == samara {
+		return w.startSamara(ctx)
+	}
+	return fmt.Errorf("no system is called %s", system)
+}
+
+// longerOn is how many times as long a system without a swarm may take.
+func longerOn(system string, s scenario) time.Duration {
+	if system == samara {
+		return 1
+	}
+	return time.Duration(s.hosts)
+}
+
+// measure has the hosts pull and fills in the outcome.
+func (w *world) measure(ctx context.Context, o *outcome, limit time.Duration) error {
+	for _, p := range w.peerds {
+		if err := p.ResetPeak(); err != nil {
+			return err
+		}
+	}
+	if w.seeder != nil && w.seeder.Running() {
+		if err := w.seeder.ResetPeak(); err != nil {
+			return err
+		}
+	}
+	before, err := w.read()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	p := w.startPulls(ctx)
+	view := w.watch(p, before)
+	var g errgroup.Group
+	if w.s.fault != nil {
+		g.Go(func() error { return w.s.fault(ctx, w, p) })
+	}
+	if o.Run == 1 {
+		g.Go(func() error { w.profile(ctx, o.Scenario); return nil })
+	}
+	<-p.done
+	after, rerr := w.read()
+	merr := w.memory(o)
+	<-view.done
+	o.Curve, o.ForwardedWhileFetching = view.curve, view.forwarded
+	w.fillIn(o, p, before, after)
+	return errors.Join(p.wait(), g.Wait(), rerr, merr, view.err)
+}
+
+// fillIn turns counters into the outcome.
+func (w *world) fillIn(o *outcome, p *pulling, before, after reading) {
+	d := after.traffic.Since(before.traffic)
+	o.Makespan = seconds(p.took)
+	o.Upstream, o.Seeder = payload(d[w.upstream.Host.Name]), payload(d[w.source().Name])
+	if c, ok := d[farZone]; ok {
+		o.Crossed = payload(c)
+	}
+	for i, h := range p.hosts {
+		host := hostOutcome{Name: w.hosts[i].Name, Rate: w.s.hostRate(i), Started: seconds(h.began), Took: seconds(h.took),
+			Moved: payload(d[w.hosts[i].Name]), Tries: h.tries, Killed: h.killed.Load()}
+		if h.err != nil {
+			host.Error = h.err.Error()
+		}
+		if h.report != nil {
+			host.FromUpstream = h.report.FromUpstream()
+			for _, blob := range h.report.Blobs {
+				host.FirstBytes = append(host.FirstBytes, seconds(blob.FirstByte))
+			}
+		}
+		o.Hosts = append(o.Hosts, host)
+	}
+	cpu := after.cpu.since(before.cpu)
+	o.CPU = cpuUse{
+		Peerds: seconds(after.peerds - before.peerds), Seeder: seconds(after.seeder - before.seeder),
+		Clients: seconds(after.own - before.own),
+		Machine: cpu.used, SoftIRQ: cpu.softirq, Stolen: cpu.stolen, Busy: cpu.busy(),
+	}
+}
+
+// memory reads the peaks.
+func (w *world) memory(o *outcome) error {
+	for _, p := range w.peerds {
+		u, err := p.Usage()
+		if err != nil {
+			return err
+		}
+		o.Memory.Peerd = max(o.Memory.Peerd, u.PeakRSS)
+	}
+	if w.seeder == nil {
+		return nil
+	}
+	u, err := w.seeder.Usage()
+	o.Memory.Seeder = u.PeakRSS
+	return err
+}
+
+// profileFor is how long CPU profiles are taken for.
+const profileFor = 15 * time.Second
+
+// profile writes CPU profiles of the seeder and the first host's peerd.
+func (w *world) profile(ctx context.Context, name string) {
+	if w.b.profile == "" || w.seeder == nil {
+		return
+	}
+	get := map[string]func(context.Context, time.Duration) ([]byte, error){"seeder": w.seeder.Profile, "peerd": w.peerds[0].Profile}
+	var g errgroup.Group
+	for role, f := range get {
+		g.Go(func() error {
+			text, err := f(ctx, profileFor)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(w.b.profile, name+"-"+role+".pprof"), text, 0o644)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		w.b.logf("profile: %v", err)
+	}
+}
