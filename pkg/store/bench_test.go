@@ -37,6 +37,41 @@ func benchFill(b *testing.B, s *store.Store, f crashBlob) *store.Blob {
 	return h
 }
 
+// BenchmarkSmall: 1,000 blobs of 32 KiB stored whole, flushed and not.
+func BenchmarkSmall(b *testing.B) {
+	for name, put := range map[string]func(*store.Store, crashBlob) error{
+		"Put":   func(s *store.Store, f crashBlob) error { return s.Put(f.digest, f.content, store.Meta{}) },
+		"Cache": func(s *store.Store, f crashBlob) error { return s.Cache(f.digest, f.content) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			s, err := store.Open(b.TempDir(), store.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			blobs := make([]crashBlob, 1000)
+			for i := range blobs {
+				blobs[i] = crashFixture(uint64(i), 32<<10)
+			}
+			for b.Loop() {
+				for _, f := range blobs {
+					if err := put(s, f); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.StopTimer()
+				for _, f := range blobs {
+					if err := s.Delete(f.digest); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(blobs)), "µs/blob")
+		})
+	}
+}
+
 // BenchmarkWritePiece: one piece written and marked, page cache only.
 func BenchmarkWritePiece(b *testing.B) {
 	s, f := benchStore(b)

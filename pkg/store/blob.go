@@ -99,9 +99,13 @@ func (b *Blob) SetMeta(m Meta) error {
 	st.mu.Lock()
 	same := st.meta.MediaType == m.MediaType && slices.Equal(st.meta.Sources, m.Sources)
 	durable := st.complete // a partial blob's is made durable by Commit
+	cached := st.cached
 	st.mu.Unlock()
 	if same {
 		return nil
+	}
+	if cached {
+		return st.unfold(m)
 	}
 	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m), durable); err != nil {
 		return st.s.writeError("set meta", st, 0, err)
@@ -140,7 +144,7 @@ func (b *Blob) File() (*os.File, error) {
 	if !b.st.complete {
 		return nil, fmt.Errorf("%w: %s is not complete", ErrNotHeld, b.st.digest)
 	}
-	f, err := os.Open(b.st.path(dataName))
+	f, err := os.Open(b.st.contentLocked())
 	if err != nil {
 		return nil, fmt.Errorf("store: open %s: %w", b.st.digest, err)
 	}

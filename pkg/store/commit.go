@@ -40,7 +40,7 @@ func (st *state) settle() {
 // the whole file first; that also happens unasked where unverified pieces are
 // held and Settle was not called since all are here. Readers get the last piece
 // as soon as the digest is known to be right, before the flush to disk.
-// A blob that is complete already stays so.
+// A blob that is complete already stays so; one that was only cached is flushed now.
 //
 // Errors: ErrNotHeld (pieces missing), ErrCorrupt (wrong digest: all pieces and
 // runs are dropped, the blob stays as an empty partial one), ErrFull,
@@ -55,8 +55,14 @@ func (b *Blob) Commit(verify bool) error {
 	}
 	st.mu.Lock()
 	if st.complete {
+		cached := st.cached
 		st.mu.Unlock()
-		return nil
+		if !cached {
+			return nil
+		}
+		st.side.Lock()
+		defer st.side.Unlock()
+		return st.unfold(st.meta)
 	}
 	held, all := st.have.Count()+st.raw.Count(), st.geo.Count()
 	verify = verify || st.raw.Count() > 0 && !st.settledRaw
@@ -141,8 +147,17 @@ func (st *state) promote() error {
 	}
 	errs = append(errs, os.Remove(st.path(piecesName)))
 	st.s.at("commit: pieces removed")
-	errs = append(errs, syncPath(st.dir), syncPath(filepath.Dir(st.dir)))
+	errs = append(errs, st.syncDirs())
+	st.counted()
+	st.s.log.Info("blob complete", zap.Stringer("digest", st.digest), zap.Int64("size", st.geo.Size()))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("store: commit %s: it is complete, but may not survive power loss: %w", st.digest, err)
+	}
+	return nil
+}
 
+// counted enters a blob that has just become complete in the accounts.
+func (st *state) counted() {
 	s := st.s
 	s.mu.Lock()
 	st.full = true
@@ -151,11 +166,11 @@ func (st *state) promote() error {
 	st.promise, st.promising = 0, false
 	s.mu.Unlock()
 	s.m.commits.Inc()
-	s.log.Info("blob complete", zap.Stringer("digest", st.digest), zap.Int64("size", st.geo.Size()))
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("store: commit %s: it is complete, but may not survive power loss: %w", st.digest, err)
-	}
-	return nil
+}
+
+// syncDirs makes the names durable that lead to the blob's files.
+func (st *state) syncDirs() error {
+	return errors.Join(syncPath(st.dir), syncPath(filepath.Dir(st.dir)), st.s.shards.sync())
 }
 
 // Discard drops all pieces and runs of a partial blob. Readers that have

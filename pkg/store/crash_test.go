@@ -113,6 +113,12 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 		}
 		say("complete %d", k)
 		return nil
+	case 2:
+		if err := s.Cache(f.digest, f.content); err != nil {
+			return err
+		}
+		say("complete %d", k)
+		return nil
 	}
 	b, err := s.Create(f.digest, int64(len(f.content)))
 	if err != nil {

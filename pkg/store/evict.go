@@ -132,9 +132,15 @@ func (s *Store) detachLocked(st *state) (trash string, err error) {
 	}
 	s.trashed++
 	trash = filepath.Join(s.dir, trashName, fmt.Sprintf("%d-%s", s.trashed, st.digest.Encoded()[:16]))
-	if err := os.Rename(st.dir, trash); err != nil {
+	st.mu.Lock()
+	at := st.dir
+	if st.cached {
+		at = st.contentLocked()
+	}
+	st.mu.Unlock()
+	if err := os.Rename(at, trash); err != nil {
 		// Not in one step then: meta goes last of what makes it a blob.
-		if err2 := os.RemoveAll(st.dir); err2 != nil {
+		if err2 := os.RemoveAll(at); err2 != nil {
 			return "", errors.Join(err, err2)
 		}
 	}

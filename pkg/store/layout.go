@@ -25,6 +25,7 @@ const (
 	versionName = "version"
 	bootName    = "boot"
 	blobsName   = "blobs"
+	smallName   = "small"
 	trashName   = "trash"
 
 	dataName   = "data"      // content of a complete blob
@@ -35,8 +36,9 @@ const (
 
 	versionText = "samara-store 1\n"
 
-	dirPerm  = 0o700
-	filePerm = 0o600
+	dirPerm    = 0o700
+	filePerm   = 0o600
+	provenPerm = 0o400 // of a cached blob that was read back after its boot
 )
 
 // maxSources bounds Meta.Sources.
@@ -67,6 +69,11 @@ func checkDigest(d digest.Digest) error {
 func (s *Store) blobDir(d digest.Digest) string {
 	hex := d.Encoded()
 	return filepath.Join(s.dir, blobsName, string(d.Algorithm()), hex[:2], hex)
+}
+
+// smallPath is the file of blob d where it is a cached one.
+func (s *Store) smallPath(d digest.Digest) string {
+	return filepath.Join(s.dir, smallName, string(d.Algorithm()), d.Encoded())
 }
 
 // cleanMeta drops empty and repeated sources and bounds their number.

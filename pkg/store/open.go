@@ -64,7 +64,9 @@ func (s *Store) open() (err error) {
 	}
 	trash := filepath.Join(s.dir, trashName)
 	err = os.RemoveAll(trash)
-	for _, d := range []string{trash, filepath.Join(s.dir, blobsName, "sha256"), filepath.Join(s.dir, blobsName, "sha512")} {
+	// An earlier process may have left shards whose names are not durable.
+	s.shards.dirty = []string{filepath.Join(s.dir, blobsName, "sha256"), filepath.Join(s.dir, blobsName, "sha512")}
+	for _, d := range append(s.shards.dirty, trash, filepath.Join(s.dir, smallName, "sha256"), filepath.Join(s.dir, smallName, "sha512")) {
 		if err == nil {
 			err = os.MkdirAll(d, dirPerm)
 		}
@@ -132,6 +134,9 @@ func (s *Store) load() error {
 		if st != nil {
 			all = append(all, st)
 		}
+	}
+	if all, err = s.loadSmall(all, trusted); err != nil {
+		return err
 	}
 	slices.SortFunc(all, func(a, b *state) int {
 		return cmp.Or(a.lastUse.Compare(b.lastUse), cmp.Compare(a.digest, b.digest))

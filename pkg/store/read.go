@@ -123,11 +123,7 @@ func (b *Blob) ownFile(pieces []int) (*os.File, error) {
 
 // openLocked opens the content as it is called now.
 func (st *state) openLocked() (*os.File, error) {
-	name := partName
-	if st.complete {
-		name = dataName
-	}
-	f, err := os.Open(st.path(name))
+	f, err := os.Open(st.contentLocked())
 	if err != nil {
 		return nil, fmt.Errorf("store: open content of %s: %w", st.digest, err)
 	}

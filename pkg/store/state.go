@@ -80,6 +80,7 @@ type state struct {
 	data       *os.File // opened when needed, closed with the last pin
 	pieces     *os.File // the same, partial blobs only
 	meta       Meta
+	cached     bool // complete, as one file: see cache.go
 }
 
 // waiter is what readers of one piece wait for.
@@ -102,9 +103,19 @@ func (st *state) clearBits() {
 
 func (st *state) path(name string) string { return filepath.Join(st.dir, name) }
 
-// build makes the files of a new partial blob, unless err says there is no
-// room for it. The meta file comes last: without it a directory is a leftover.
-func (st *state) build(err error) {
+// contentLocked is where the content is now.
+func (st *state) contentLocked() string {
+	switch {
+	case st.cached:
+		return st.s.smallPath(st.digest)
+	case st.complete:
+		return st.path(dataName)
+	}
+	return st.path(partName)
+}
+
+// build makes the files of a new blob, unless err says there is no room for it.
+func (st *state) build(err error, files func() error) {
 	st.wmu.Lock()
 	defer st.wmu.Unlock()
 	st.mu.Lock()
@@ -112,11 +123,11 @@ func (st *state) build(err error) {
 	st.mu.Unlock()
 	if err == nil {
 		if err = closed; err == nil {
-			err = st.buildFiles()
+			err = files()
 		}
 		for noSpace(err) && st.s.evictOne() {
 			os.RemoveAll(st.dir)
-			err = st.buildFiles()
+			err = files()
 		}
 		if err != nil {
 			st.s.mu.Lock()
@@ -131,21 +142,26 @@ func (st *state) build(err error) {
 	close(st.ready)
 }
 
-func (st *state) buildFiles() error {
+// makeDir makes the blob's directory, empty.
+func (st *state) makeDir() error {
 	shard := filepath.Dir(st.dir)
 	if err := os.Mkdir(shard, dirPerm); err == nil {
-		if err := syncPath(filepath.Dir(shard)); err != nil {
-			return err
-		}
+		st.s.shards.made(filepath.Dir(shard))
 	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := os.Mkdir(st.dir, dirPerm); errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(st.dir, dirPerm)
+	if errors.Is(err, os.ErrExist) {
 		// Not in the table, so it is what a failed removal left.
-		if err := errors.Join(os.RemoveAll(st.dir), os.Mkdir(st.dir, dirPerm)); err != nil {
-			return err
-		}
-	} else if err != nil {
+		err = errors.Join(os.RemoveAll(st.dir), os.Mkdir(st.dir, dirPerm))
+	}
+	return err
+}
+
+// partialFiles makes the files of a partial blob. The meta file comes last:
+// without it a directory is a leftover.
+func (st *state) partialFiles() error {
+	if err := st.makeDir(); err != nil {
 		return err
 	}
 	st.s.at("create: directory made")
@@ -183,13 +199,23 @@ func (st *state) opened(touch bool) error {
 	return st.initErr
 }
 
-// touch writes the time of last use to disk, as the meta file's mtime. It is
-// advice for the next LRU order, so an error is of no consequence.
+// usedPath is the file whose mtime is the time of last use.
+func (st *state) usedPath() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.cached {
+		return st.contentLocked()
+	}
+	return st.path(metaName)
+}
+
+// touch writes the time of last use to disk. It is advice for the next LRU
+// order, so an error is of no consequence.
 func (st *state) touch() {
 	st.s.mu.Lock()
 	t := st.lastUse
 	st.s.mu.Unlock()
-	_ = os.Chtimes(st.path(metaName), t, t)
+	_ = os.Chtimes(st.usedPath(), t, t)
 }
 
 // info describes the blob. The caller holds Store.mu.
@@ -222,11 +248,11 @@ func (st *state) filesLocked() (data, pieces *os.File, err error) {
 		if st.err != nil {
 			return nil, nil, st.err
 		}
-		name, flag := partName, os.O_RDWR
+		flag := os.O_RDWR
 		if st.complete {
-			name, flag = dataName, os.O_RDONLY
+			flag = os.O_RDONLY
 		}
-		if st.data, err = os.OpenFile(st.path(name), flag, 0); err != nil {
+		if st.data, err = os.OpenFile(st.contentLocked(), flag, 0); err != nil {
 			st.data = nil
 			return nil, nil, fmt.Errorf("store: open content of %s: %w", st.digest, err)
 		}

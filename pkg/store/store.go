@@ -74,6 +74,8 @@ type Store struct {
 	lock *os.File
 	step func(name string) // called where a crash may strike, for tests; else nil
 
+	shards shards
+
 	mu       sync.Mutex
 	closed   bool
 	blobs    map[digest.Digest]*state
@@ -173,7 +175,7 @@ func (s *Store) Create(d digest.Digest, size int64) (*Blob, error) {
 		s.mu.Unlock()
 		s.sweep(trash)
 		if fresh {
-			st.build(err)
+			st.build(err, st.partialFiles)
 		}
 		if err == nil {
 			err = st.opened(touch && !fresh)
@@ -191,37 +193,6 @@ func (s *Store) Create(d digest.Digest, size int64) (*Blob, error) {
 		}
 		return b, nil
 	}
-}
-
-// Put stores small content whole. A partial blob of that digest is completed.
-// What m says is added to what is known of the blob.
-// Errors: ErrCorrupt (content is not d), and those of Create and Commit.
-func (s *Store) Put(d digest.Digest, content []byte, m Meta) error {
-	if err := checkDigest(d); err != nil {
-		return err
-	}
-	if got := d.Algorithm().FromBytes(content); got != d {
-		return fmt.Errorf("%w: put %s: content has digest %s", ErrCorrupt, d, got)
-	}
-	b, err := s.Create(d, int64(len(content)))
-	if err != nil {
-		return err
-	}
-	defer b.Release()
-	known := b.Meta()
-	m.MediaType = cmp.Or(m.MediaType, known.MediaType)
-	m.Sources = append(slices.Clone(m.Sources), known.Sources...)
-	if err := b.SetMeta(m); err != nil {
-		return err
-	}
-	g := b.Geometry()
-	for i := range g.Count() {
-		off := g.Offset(i)
-		if _, err := b.WritePiece(i, content[off:off+int64(g.Len(i))]); err != nil {
-			return err
-		}
-	}
-	return b.Commit(false)
 }
 
 // Delete removes a blob, pinned or not. Handles on it fail with ErrNotFound
