@@ -54,11 +54,7 @@ func StartUpstream(ctx context.Context, h *Host, upstreamName string) (*Upstream
 	}
 	data := filepath.Join(h.dir, "registry")
 	cfg := filepath.Join(h.dir, "registry.yml")
-	addr := fmt.Sprintf(":%d", registryPort)
-	if h.netns == "" {
-		addr = h.Addr(registryPort)
-	}
-	if err := os.WriteFile(cfg, fmt.Appendf(nil, registryConfig, data, addr), 0o644); err != nil {
+	if err := os.WriteFile(cfg, fmt.Appendf(nil, registryConfig, data, registryListen(h)), 0o644); err != nil {
 		return nil, fmt.Errorf("start upstream: %w", err)
 	}
 	u := &Upstream{Host: h, Name: upstreamName, URL: "http://" + h.Addr(registryPort)}
@@ -71,6 +67,15 @@ func StartUpstream(ctx context.Context, h *Host, upstreamName string) (*Upstream
 		return nil, err
 	}
 	return u, nil
+}
+
+// registryListen is where a registry listens: everywhere on a host of its own, on
+// loopback on the host's address.
+func registryListen(h *Host) string {
+	if h.netns == "" {
+		return h.Addr(registryPort)
+	}
+	return fmt.Sprintf("0.0.0.0:%d", registryPort)
 }
 
 // Push puts an image in the registry. It goes over the host's own loopback: no
