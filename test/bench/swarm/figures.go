@@ -11,46 +11,12 @@ import (
 // about them than about the links.
 const cpuLimit = 0.85
 
-// each takes a figure from every run.
-func each(runs []*outcome, f func(*outcome) float64) []float64 {
-	values := make([]float64, 0, len(runs))
-	for _, o := range runs {
-		values = append(values, f(o))
-	}
-	return values
-}
-
-// ratio is the row every scenario of one moment is judged by.
-func ratio(limit float64) func(scenario, []*outcome) []report.Row {
-	return func(_ scenario, runs []*outcome) []report.Row {
-		return []report.Row{timeOverBound(runs, report.AtMost(limit))}
-	}
-}
-
-func timeOverBound(runs []*outcome, target report.Target) report.Row {
-	return report.Row{What: "time / lower bound", Unit: "x", Target: target,
-		Values: each(runs, func(o *outcome) float64 { return o.Makespan / o.BoundShare }),
-		Note:   fmt.Sprintf("%.1f s / %.1f s", report.Percentile(each(runs, func(o *outcome) float64 { return o.Makespan }), 50), runs[0].BoundShare)}
-}
-
-func seederEgress(runs []*outcome, target report.Target) report.Row {
-	return report.Row{What: "seeder egress / image", Unit: "x", Target: target,
-		Values: each(runs, func(o *outcome) float64 { return o.images(o.Seeder.Sent) })}
-}
-
-func upstreamEgress(runs []*outcome, target report.Target) report.Row {
-	return report.Row{What: "upstream egress / image", Unit: "x", Target: target,
-		Values: each(runs, func(o *outcome) float64 { return o.images(o.Upstream.Sent) })}
-}
-
 // general are the rows that every scenario has, after its own.
 func general(runs []*outcome) []report.Row {
 	percentile := func(p float64) []float64 {
 		return each(runs, func(o *outcome) float64 { return report.Percentile(o.took(nil), p) })
 	}
 	rows := []report.Row{
-		{What: "time / lower bound at the raw link rate", Unit: "x", Values: each(runs, func(o *outcome) float64 { return o.Makespan / o.BoundRaw }),
-			Note: fmt.Sprintf("bound %.1f s", runs[0].BoundRaw)},
 		{What: "host's own time, p50", Unit: "s", Values: percentile(50)},
 		{What: "host's own time, p95", Unit: "s", Values: percentile(95)},
 		{What: "host's own time, p99", Unit: "s", Values: percentile(99)},
@@ -82,7 +48,7 @@ func resources(runs []*outcome) []report.Row {
 	}
 }
 
-// processors says where the machine's time went, in the run of median use.
+// processors says where the machine's time went, over all runs.
 func processors(runs []*outcome) string {
 	mean := func(f func(cpuUse) float64) float64 {
 		sum, all := 0.0, 0.0
@@ -123,7 +89,7 @@ func (o *outcome) utilization() float64 {
 	return 100 * sum / float64(len(o.Curve))
 }
 
-// doubt says why a run's times are not those of its links.
+// doubt says why a run's times may not be those of its links.
 func doubt(runs []*outcome) string {
 	if len(runs) == 0 {
 		return ""
@@ -132,7 +98,10 @@ func doubt(runs []*outcome) string {
 	if busy <= cpuLimit {
 		return ""
 	}
-	return fmt.Sprintf("processors %.0f%% busy: they, not the links, were the limit; lower --rate", 100*busy)
+	ours := report.Percentile(each(runs, func(o *outcome) float64 {
+		return (o.CPU.Peerds + o.CPU.Seeder + o.CPU.Clients + o.CPU.SoftIRQ) / (o.CPU.Machine + o.CPU.Stolen)
+	}), 50)
+	return fmt.Sprintf("the CPU, not the link, was the limit: %.0f%% busy, %.0f%% of that by this run; lower --rate or stop what else runs", 100*busy, 100*ours)
 }
 
 func gb(bytes int64) float64 { return float64(bytes) / 1e9 }

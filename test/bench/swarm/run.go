@@ -9,60 +9,40 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/samara-p2p/samara/test/lab"
 )
 
-// samara is the system under test; the others stand beside it.
-const samara = "samara"
-
 // run carries out one run of a scenario on a system.
-func (b *bench) run(ctx context.Context, s scenario, system string, n int) (o *outcome, err error) {
-	o = &outcome{Scenario: s.name, System: system, Run: n, Rate: s.rate}
+func (b *bench) run(ctx context.Context, s scenario, sys system, n int) (o *outcome, err error) {
+	o = &outcome{Scenario: s.name, System: sys.name, Run: n, Rate: s.rate}
+	defer func() {
+		if err != nil {
+			o.Error = err.Error()
+		}
+	}()
 	sw := s.swarm()
 	o.BoundRaw, o.BoundShare = seconds(sw.bound(1)), seconds(sw.bound(payloadShare))
+	limit := s.longest() * time.Duration(sys.longer(s))
 	// What comes before the pulls goes over links without limits.
-	ctx, cancel := context.WithTimeout(ctx, s.longest()*longerOn(system, s)+3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, limit+3*time.Minute)
 	defer cancel()
 	w, err := b.newWorld(ctx, s)
-	defer func() { w.close(fmt.Sprintf("%s-%s-%d", s.name, system, n)) }()
+	defer func() { w.close(fmt.Sprintf("%s-%s-%d", s.name, sys.name, n)) }()
 	if err != nil {
 		return o, fmt.Errorf("set up: %w", err)
 	}
 	o.Image = w.image.Size()
-	if err := w.startSystem(ctx, system); err != nil {
+	if err := sys.start(ctx, w); err != nil {
 		return o, fmt.Errorf("set up: %w", err)
 	}
-	err = w.measure(ctx, o, s.longest()*longerOn(system, s))
-	if err != nil {
-		o.Error = err.Error()
-	}
-	return o, err
-}
-
-// startSystem starts what serves the hosts and makes a puller for each.
-func (w *world) startSystem(ctx context.Context, system string) error {
-	if system == samara {
-		return w.startSamara(ctx)
-	}
-	return fmt.Errorf("no system is called %s", system)
-}
-
-// longerOn is how many times as long a system without a swarm may take.
-func longerOn(system string, s scenario) time.Duration {
-	if system == samara {
-		return 1
-	}
-	return time.Duration(s.hosts)
+	return o, w.measure(ctx, o, limit)
 }
 
 // measure has the hosts pull and fills in the outcome.
 func (w *world) measure(ctx context.Context, o *outcome, limit time.Duration) error {
-	for _, p := range w.peerds {
+	for _, p := range w.daemons() {
 		if err := p.ResetPeak(); err != nil {
-			return err
-		}
-	}
-	if w.seeder != nil && w.seeder.Running() {
-		if err := w.seeder.ResetPeak(); err != nil {
 			return err
 		}
 	}
@@ -120,21 +100,32 @@ func (w *world) fillIn(o *outcome, p *pulling, before, after reading) {
 	}
 }
 
+// daemons are those that take part: the source's and the hosts'.
+func (w *world) daemons() []*lab.Process {
+	var all []*lab.Process
+	if p := w.sourceProcess(); p != nil {
+		all = append(all, p)
+	}
+	for _, p := range w.peerds {
+		all = append(all, p.Process)
+	}
+	return all
+}
+
 // memory reads the peaks.
 func (w *world) memory(o *outcome) error {
-	for _, p := range w.peerds {
+	for _, p := range w.daemons() {
 		u, err := p.Usage()
 		if err != nil {
 			return err
 		}
-		o.Memory.Peerd = max(o.Memory.Peerd, u.PeakRSS)
+		if p == w.sourceProcess() {
+			o.Memory.Seeder = u.PeakRSS
+		} else {
+			o.Memory.Peerd = max(o.Memory.Peerd, u.PeakRSS)
+		}
 	}
-	if w.seeder == nil {
-		return nil
-	}
-	u, err := w.seeder.Usage()
-	o.Memory.Seeder = u.PeakRSS
-	return err
+	return nil
 }
 
 // profileFor is how long CPU profiles are taken for.
@@ -142,10 +133,13 @@ const profileFor = 15 * time.Second
 
 // profile writes CPU profiles of the seeder and the first host's peerd.
 func (w *world) profile(ctx context.Context, name string) {
-	if w.b.profile == "" || w.seeder == nil {
+	if w.b.profile == "" || len(w.peerds) == 0 {
 		return
 	}
-	get := map[string]func(context.Context, time.Duration) ([]byte, error){"seeder": w.seeder.Profile, "peerd": w.peerds[0].Profile}
+	get := map[string]func(context.Context, time.Duration) ([]byte, error){"peerd": w.peerds[0].Profile}
+	if w.seeder.Running() {
+		get["seeder"] = w.seeder.Profile
+	}
 	var g errgroup.Group
 	for role, f := range get {
 		g.Go(func() error {

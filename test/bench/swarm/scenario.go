@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/samara-p2p/samara/test/bench/report"
 	"github.com/samara-p2p/samara/test/lab"
 )
 
@@ -27,8 +26,7 @@ type scenario struct {
 	fault    func(ctx context.Context, w *world, p *pulling) error // runs beside the pulls
 	compare  bool                                                  // other systems run it too
 
-	// judge gives the rows that are this scenario's own.
-	judge func(s scenario, runs []*outcome) []report.Row
+	judge judge
 }
 
 // seederRate is the speed of the seeder's link.

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"math"
+	"math/rand/v2"
+	"time"
+
 	"github.com/samara-p2p/samara/test/bench/report"
 	"github.com/samara-p2p/samara/test/lab"
 )
@@ -21,31 +25,52 @@ var (
 // scenarios are all there are, in the order of the table of targets.
 func scenarios() []scenario {
 	return []scenario{
-		{name: "burst-8", doc: "8 hosts at once, one layer", hosts: 8, rate: rateOf8, layers: image, compare: true, judge: burst(1.06)},
-		{name: "burst-8-layers", doc: "8 hosts at once, nine layers", hosts: 8, rate: rateOf8, layers: layered, judge: burst(1.06)},
-		{name: "burst-32", doc: "32 hosts at once, one layer", hosts: 32, rate: rateOf32, layers: image, compare: true, judge: burst(1.10)},
-		{name: "burst-32-layers", doc: "32 hosts at once, nine layers", hosts: 32, rate: rateOf32, layers: layered, judge: burst(1.10)},
-		{name: "cold-16", doc: "16 hosts at once, the seeder has nothing yet", hosts: 16, rate: rateOf16, layers: image, cold: true, judge: cold},
+		{name: "burst-8", doc: "8 hosts at once, one layer", hosts: 8, rate: rateOf8, layers: image, compare: true, judge: judgeBurst(1.06)},
+		{name: "burst-8-layers", doc: "8 hosts at once, nine layers", hosts: 8, rate: rateOf8, layers: layered, judge: judgeBurst(1.06)},
+		{name: "burst-32", doc: "32 hosts at once, one layer", hosts: 32, rate: rateOf32, layers: image, compare: true, judge: judgeBurst(1.10)},
+		{name: "burst-32-layers", doc: "32 hosts at once, nine layers", hosts: 32, rate: rateOf32, layers: layered, judge: judgeBurst(1.10)},
+		{name: "cold-16", doc: "16 hosts at once, the seeder has nothing yet", hosts: 16, rate: rateOf16, layers: image, cold: true, judge: judgeCold},
+		{name: "seeder-4x", doc: "16 hosts at once, the seeder's link is 4x theirs", hosts: 16, rate: rateOf16, layers: image, seeder: 4, judge: judgeSeeder4x},
+		{name: "quarter-slow", doc: "16 hosts at once, every fourth has a quarter of the rate", hosts: 16, rate: rateOf16, layers: image, link: quarterSlow, judge: judgeSlow},
+		{name: "mixed-16", doc: "16 hosts at once, 40 layers of 1 KiB to 150 MiB", hosts: 16, rate: rateOf16, layers: mixed(), judge: judgeRatio(1.15)},
+		{name: "zones-2x16", doc: "two zones of 16 at once, a link of 2x a host's between them", hosts: 32, rate: rateOf32, layers: image, zoneLink: 2, judge: judgeZones},
+		{name: "staggered-32", doc: "32 hosts, one more each second", hosts: 32, rate: rateOf32, layers: image, arrive: each1s, judge: judgeOwnTime(report.AtMost(1.15))},
+		{name: "poisson-32", doc: "32 hosts at random, one in 500 ms on average", hosts: 32, rate: rateOf32, layers: image, arrive: poisson, judge: judgeOwnTime(report.Target{})},
+		{name: "killed-32", doc: "32 hosts at once, a quarter killed at a random moment and restarted 5 s later", hosts: 32, rate: rateOf32, layers: image, fault: killQuarter, judge: judgeKilled},
+		{name: "seeder-killed-16", doc: "16 hosts at once, the seeder is killed after its first copy", hosts: 16, rate: rateOf16, layers: image, fault: killSeeder, judge: judgeSeederKilled},
+		{name: "dht-only-15", doc: "15 hosts at once, seeder and upstream gone, one holder found in the DHT", hosts: 15, rate: rateOf16, layers: image, holder: true, judge: judgeRatio(1.20)},
 	}
 }
 
-// burst judges time, seeder and upstream.
-func burst(limit float64) func(scenario, []*outcome) []report.Row {
-	return func(_ scenario, runs []*outcome) []report.Row {
-		return []report.Row{
-			timeOverBound(runs, report.AtMost(limit)),
-			seederEgress(runs, report.AtMost(1.05)),
-			upstreamEgress(runs, report.AtMost(1.005)),
-		}
+func quarterSlow(host int) float64 {
+	if host%4 == 3 {
+		return 0.25
 	}
+	return 1
 }
 
-func cold(_ scenario, runs []*outcome) []report.Row {
-	return []report.Row{
-		timeOverBound(runs, report.AtMost(1.12)),
-		upstreamEgress(runs, report.AtMost(1.005)),
-		seederEgress(runs, report.Target{}),
-		{What: "forwarded when the seeder has all / image", Unit: "x", Target: report.AtLeast(0.5),
-			Values: each(runs, func(o *outcome) float64 { return o.ForwardedWhileFetching })},
+func each1s(host int) time.Duration { return time.Duration(host) * time.Second }
+
+// poisson is a process of one arrival in 500 ms, the same in every run; the first
+// host starts at once.
+func poisson(host int) time.Duration {
+	const mean = 500 * time.Millisecond
+	rng, t := rand.New(rand.NewPCG(3, 3)), 0.0
+	for range host {
+		t += rng.ExpFloat64() * float64(mean)
 	}
+	return time.Duration(t)
+}
+
+// mixed is an image of 40 layers, their sizes spread evenly in the logarithm, in an
+// order like any: the image of the simulator's scenario of that name.
+func mixed() []int64 {
+	var layers []int64
+	rng := rand.New(rand.NewPCG(5, 5))
+	for k := range 40 {
+		lo, hi := math.Log(1<<10), math.Log(150*mib)
+		layers = append(layers, int64(math.Exp(lo+(hi-lo)*float64(k)/39)))
+	}
+	rng.Shuffle(len(layers), func(i, j int) { layers[i], layers[j] = layers[j], layers[i] })
+	return layers
 }

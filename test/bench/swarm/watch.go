@@ -57,8 +57,8 @@ func (w *world) read() (r reading, err error) {
 		}
 		r.peerds += u.CPU
 	}
-	if w.seeder != nil {
-		u, err := w.seeder.Usage()
+	if p := w.sourceProcess(); p != nil {
+		u, err := p.Usage()
 		if err != nil {
 			return r, err
 		}
@@ -125,6 +125,17 @@ func (w *world) source() *lab.Host {
 		return w.holderHost
 	}
 	return w.seederHost
+}
+
+// sourceProcess is the daemon there; nil on other systems than Samara.
+func (w *world) sourceProcess() *lab.Process {
+	switch {
+	case w.holder != nil:
+		return w.holder.Process
+	case w.seeder != nil:
+		return w.seeder.Process
+	}
+	return nil
 }
 
 func (w *world) sourceRate() lab.Rate {
