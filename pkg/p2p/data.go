@@ -219,7 +219,7 @@ type tlsListener struct {
 
 // identConn carries the identity that the handshake proved.
 type identConn struct {
-	net.Conn
+	gatherConn
 	peer peer.ID // set by the handshake
 }
 
@@ -229,7 +229,7 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ic := &identConn{Conn: c}
+	ic := &identConn{gatherConn: gatherConn{Conn: c}}
 	conf := l.conf.Clone()
 	conf.VerifyPeerCertificate = verifyPeer("", &ic.peer)
 	return tls.Server(ic, conf), nil

@@ -31,7 +31,7 @@ const (
 	maxBusy     = time.Minute
 	minBusy     = 10 * time.Millisecond
 	overBusy    = 200 * time.Millisecond // told when a request limit is hit
-	chunk       = 256 << 10
+	chunk       = 64 << 10               // a segmentation-offload packet; a slow reader holds two of them
 	fileChunk   = 1 << 20
 	bodyTimeout = 5 * time.Second
 )
@@ -69,6 +69,10 @@ func (d *dataPlane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer d.leave(from)
 
+	if r.URL.Path == contentsPath && r.Method == http.MethodPost {
+		d.serveContents(w, r, from)
+		return
+	}
 	rest, ok := strings.CutPrefix(r.URL.Path, blobsPath)
 	name, pieces := strings.CutSuffix(rest, "/pieces")
 	dg := digest.Digest(name)
@@ -244,7 +248,7 @@ func (d *dataPlane) servePieces(w http.ResponseWriter, r *http.Request, from pee
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Length", strconv.FormatInt(total, 10))
 	w.WriteHeader(http.StatusOK)
-	pw := &progressWriter{w: w, rc: rc, d: d}
+	pw := d.progressWriter(w, r)
 	_, err = g.Body(pw)
 	ok = err == nil && pw.n == total
 	if !ok {
@@ -272,7 +276,7 @@ func (d *dataPlane) serveContent(w http.ResponseWriter, r *http.Request, from pe
 	}
 	h.Set("Content-Length", strconv.FormatInt(size, 10))
 	w.WriteHeader(http.StatusOK)
-	pw := &progressWriter{w: w, rc: http.NewResponseController(w), d: d}
+	pw := d.progressWriter(w, r)
 	if _, err := io.Copy(pw, io.LimitReader(c, size)); err != nil || pw.n != size {
 		d.n.metrics.served.WithLabelValues("cut").Inc()
 		panic(http.ErrAbortHandler)
@@ -302,11 +306,20 @@ func parseAsk(dg digest.Digest, body []byte) (Ask, error) {
 
 // progressWriter sends a body in chunks, each of which must get away in time.
 type progressWriter struct {
-	w   http.ResponseWriter
-	rc  *http.ResponseController
-	d   *dataPlane
-	n   int64
-	err error // of the network
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	d    *dataPlane
+	conn *gatherConn // below TLS; nil elsewhere
+	n    int64
+	err  error // of the network
+}
+
+func (d *dataPlane) progressWriter(w http.ResponseWriter, r *http.Request) *progressWriter {
+	p := &progressWriter{w: w, rc: http.NewResponseController(w), d: d}
+	if c, ok := r.Context().Value(connKey{}).(*tls.Conn); ok {
+		p.conn = &c.NetConn().(*identConn).gatherConn
+	}
+	return p
 }
 
 func (p *progressWriter) sent(n int64, err error) {
@@ -326,7 +339,7 @@ func (p *progressWriter) Write(b []byte) (int, error) {
 	total := 0
 	for len(b) > 0 {
 		p.extend()
-		n, err := p.w.Write(b[:min(len(b), chunk)])
+		n, err := p.writeChunk(b[:min(len(b), chunk)])
 		p.sent(int64(n), err)
 		total += n
 		if err != nil {
@@ -335,6 +348,16 @@ func (p *progressWriter) Write(b []byte) (int, error) {
 		b = b[n:]
 	}
 	return total, nil
+}
+
+// writeChunk writes at most a chunk, under TLS in one system call.
+func (p *progressWriter) writeChunk(b []byte) (int, error) {
+	if p.conn == nil {
+		return p.w.Write(b)
+	}
+	p.conn.gather()
+	n, err := p.w.Write(b)
+	return n, errors.Join(err, p.conn.release())
 }
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
