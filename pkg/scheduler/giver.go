@@ -12,13 +12,13 @@ type GiverConfig struct {
 	Slots     int           // uploads at once: 16, fewer at first (see ramp)
 	SeedSlots int           // uploads at once while peers ask for any of the pieces: 20
 	PerPeer   int           // of them to one peer and of one blob: 1
-	Queue     int           // asks that wait for a slot, on an ordinary host: 8
-	SeedQueue int           // and for asks of any pieces: 4096
+	SeedQueue int           // asks of any pieces that wait for a slot: 4096; exact ones: a quarter as many as there are slots
 	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
 	ParkFor   time.Duration // and this long for a piece still to come: 1.5 s
 	Retry     time.Duration // a refused second copy may be asked for again after: 200 ms
-	Starve    time.Duration // who gets nothing at all for this long gets a second copy: 500 ms
-	Hungry    time.Duration // who gets too little for this long gets one if the uplink idles: 250 ms
+	Spread    time.Duration // or after so long for each peer of the blob, where that is more: 5 ms
+	Starve    time.Duration // who gets nothing at all for this long, or for twice what an upload takes, gets a second copy: 500 ms
+	Hungry    time.Duration // who gets too little for this long, or twice as above, gets one if the uplink idles: 250 ms
 	MaxTry    int           // peers named in a Busy: 4
 }
 
@@ -26,11 +26,11 @@ func (c GiverConfig) withDefaults() GiverConfig {
 	c.Slots = or(c.Slots, 16)
 	c.SeedSlots = or(c.SeedSlots, max(20, c.Slots))
 	c.PerPeer = or(c.PerPeer, 1)
-	c.Queue = or(c.Queue, 8)
 	c.SeedQueue = or(c.SeedQueue, 4096)
 	c.QueueFor = or(c.QueueFor, time.Second)
 	c.ParkFor = or(c.ParkFor, 1500*time.Millisecond)
 	c.Retry = or(c.Retry, 200*time.Millisecond)
+	c.Spread = or(c.Spread, 5*time.Millisecond)
 	c.Starve = or(c.Starve, 500*time.Millisecond)
 	c.Hungry = or(c.Hungry, 250*time.Millisecond)
 	c.MaxTry = or(c.MaxTry, 4)
@@ -220,14 +220,14 @@ func (g *Giver) answer(a *ask) bool {
 		if a.urgent {
 			a.peer.hungry = min(a.peer.hungry, g.now)
 		}
-		g.busy(a, g.c.Retry)
+		g.busy(a, max(g.c.Retry, g.spread(a.blob)))
 		return true
 	case verdictPark:
 		if t := a.came + g.c.ParkFor; t > g.now {
 			g.at(t)
 			return false
 		}
-		g.busy(a, 0)
+		g.busy(a, max(0, g.spread(a.blob)-g.c.ParkFor))
 		return true
 	}
 	if g.full(a) {
@@ -290,9 +290,11 @@ func (g *Giver) full(a *ask) bool {
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.
 func (g *Giver) queue(a *ask) bool {
-	limit, ahead := g.c.Queue, len(g.waiting)
+	limit, ahead := g.slots(false)/4, len(g.waiting)
 	switch {
 	case a.any != nil:
+		limit = g.c.SeedQueue
+	case a.peer.active >= g.c.PerPeer: // it follows the one that its peer is being sent
 		limit = g.c.SeedQueue
 	case a.urgent: // whoever it was given to before can soon give it on
 		limit, ahead = g.slots(false), g.urgentWaiting()
@@ -302,12 +304,22 @@ func (g *Giver) queue(a *ask) bool {
 	if t <= g.now || newest && ahead > limit {
 		// Longer than the queue takes: most askers find another giver meanwhile.
 		after := 4 * g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
-		g.busy(a, min(max(after, 20*time.Millisecond), time.Second))
+		g.busy(a, min(max(after, 20*time.Millisecond), max(time.Second, g.spread(a.blob))))
 		return true
 	}
 	g.at(t)
 	return false
 }
+
+// spread is how long b's peers are to stay away so that they do not come back
+// faster than answers are worth their bytes: a refusal costs half a kilobyte,
+// and 10,000 hosts that ask five times a second would fill a seeder's uplink.
+func (g *Giver) spread(b *gblob) time.Duration {
+	return min(time.Duration(len(b.peers))*g.c.Spread, maxSpread)
+}
+
+// maxSpread bounds how long anybody is sent away for the swarm's size.
+const maxSpread = 10 * time.Second
 
 // urgentWaiting counts the urgent asks for exact pieces that wait.
 func (g *Giver) urgentWaiting() int {

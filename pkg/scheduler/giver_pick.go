@@ -136,7 +136,7 @@ func (b *gblob) leastCopied(a *ask) []int {
 // hungry tells whether a's peer has said for a while that too little comes
 // from elsewhere. It gets second copies from what the uplink can spare.
 func (g *Giver) hungry(a *ask) bool {
-	return a.urgent && a.peer.hungry != never && g.now-a.peer.hungry >= g.c.Hungry
+	return a.urgent && a.peer.hungry != never && g.now-a.peer.hungry >= max(g.c.Hungry, 2*g.sending)
 }
 
 // starves tells whether nobody else feeds the asker: it got nothing for a
@@ -149,7 +149,7 @@ func (g *Giver) starves(a *ask) bool {
 	if others := len(a.blob.peers) - 1; others <= 0 {
 		return true
 	}
-	if p.refused == never || g.now-max(p.refused, p.gained) < g.c.Starve {
+	if p.refused == never || g.now-max(p.refused, p.gained) < max(g.c.Starve, 2*g.sending) {
 		return false
 	}
 	p.alone = true

@@ -57,7 +57,6 @@ func TestGiver(t *testing.T) {
 				s.wake = never
 				c := GiverConfig{Seed: 1}
 				s.scan("slots", &c.Slots)
-				s.scan("queue", &c.Queue)
 				g = NewGiver(c)
 				return ""
 			case "step":
