@@ -116,8 +116,17 @@ func (h *Host) plug(n int, up, down Rate) error {
 	if err := ipBatch(h.netns, setup...); err != nil {
 		return err
 	}
+	if err := ipBatch(h.netns, fmt.Sprintf("route replace 10.77.0.0/24 dev eth0 proto kernel scope link src %s congctl %s", h.IP, congestion)); err != nil {
+		h.lab.opts.Logf("hosts keep the machine's TCP congestion control, results differ: %v", err)
+	}
 	return h.SetRates(up, down)
 }
+
+// congestion is how TCP on the lab's links shares them: as Linux does by default,
+// whatever this machine has been set to. Many short flows over one link fare much
+// worse with bbr. A route says so because a namespace may not choose for itself
+// what the machine restricts.
+const congestion = "cubic"
 
 // SetRate changes the speed of the link, both ways. Negative is unshaped.
 func (h *Host) SetRate(rate Rate) error { return h.SetRates(rate, rate) }
