@@ -1018,6 +1018,112 @@ func (x *Busy) GetTry() []*PeerInfo {
 	return nil
 }
 
+// Wanted is the body of POST /samara/v1/contents.
+type Wanted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []string               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wanted) Reset() {
+	*x = Wanted{}
+	mi := &file_swarm_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wanted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wanted) ProtoMessage() {}
+
+func (x *Wanted) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
+func (*Wanted) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Wanted) GetDigests() []string {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+// Content stands before each blob in the answer to it.
+type Content struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of its digest in Wanted
+	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`   // bytes that follow
+	MediaType     string                 `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Content) Reset() {
+	*x = Content{}
+	mi := &file_swarm_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Content) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Content) ProtoMessage() {}
+
+func (x *Content) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Content.ProtoReflect.Descriptor instead.
+func (*Content) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Content) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Content) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Content) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
 var File_swarm_proto protoreflect.FileDescriptor
 
 const file_swarm_proto_rawDesc = "" +
@@ -1090,7 +1196,14 @@ const file_swarm_proto_rawDesc = "" +
 	"\x03max\x18\x03 \x01(\rR\x03max\x12\x16\n" +
 	"\x06urgent\x18\x04 \x01(\bR\x06urgent\"3\n" +
 	"\x04Busy\x12+\n" +
-	"\x03try\x18\x01 \x03(\v2\x19.samara.swarm.v1.PeerInfoR\x03tryB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
+	"\x03try\x18\x01 \x03(\v2\x19.samara.swarm.v1.PeerInfoR\x03try\"\"\n" +
+	"\x06Wanted\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\tR\adigests\"R\n" +
+	"\aContent\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x03 \x01(\tR\tmediaTypeB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
 
 var (
 	file_swarm_proto_rawDescOnce sync.Once
@@ -1104,7 +1217,7 @@ func file_swarm_proto_rawDescGZIP() []byte {
 	return file_swarm_proto_rawDescData
 }
 
-var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_swarm_proto_goTypes = []any{
 	(*Frame)(nil),    // 0: samara.swarm.v1.Frame
 	(*Hello)(nil),    // 1: samara.swarm.v1.Hello
@@ -1120,6 +1233,8 @@ var file_swarm_proto_goTypes = []any{
 	(*Revoke)(nil),   // 11: samara.swarm.v1.Revoke
 	(*Ask)(nil),      // 12: samara.swarm.v1.Ask
 	(*Busy)(nil),     // 13: samara.swarm.v1.Busy
+	(*Wanted)(nil),   // 14: samara.swarm.v1.Wanted
+	(*Content)(nil),  // 15: samara.swarm.v1.Content
 }
 var file_swarm_proto_depIdxs = []int32{
 	1,  // 0: samara.swarm.v1.Frame.hello:type_name -> samara.swarm.v1.Hello
@@ -1164,7 +1279,7 @@ func file_swarm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_swarm_proto_rawDesc), len(file_swarm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
