@@ -67,6 +67,10 @@ func (n *fakeNet) Content(context.Context, peer.ID, digest.Digest, int64) ([]byt
 	return nil, "", p2p.ErrNotHeld
 }
 
+func (n *fakeNet) Contents(context.Context, peer.ID, []digest.Digest, int64, func(int, []byte, string), func()) error {
+	return p2p.ErrNotHeld
+}
+
 func (n *fakeNet) Neighbours() []p2p.Neighbour {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -68,29 +68,50 @@ func (e *Engine) Keep(d digest.Digest, content []byte, mediaType string, src Sou
 	if d.Validate() != nil || d.Algorithm().FromBytes(content) != d {
 		return &CorruptError{Digest: d, Source: src}
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if k := e.keepLocked(d, content, mediaType, src); k != nil {
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			e.store(d, k)
+		}()
+	}
+	return nil
+}
+
+// keepLocked has verified content served from memory until store has been
+// called; nil where somebody else sees to that, or it is too late.
+func (e *Engine) keepLocked(d digest.Digest, content []byte, mediaType string, src Source) *kept {
+	if e.closed || e.keeping[d] != nil {
+		return nil
+	}
 	k := &kept{content: content, meta: store.Meta{MediaType: mediaType}}
 	if src != (Source{}) {
 		k.meta.Sources = []string{src.String()}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed || e.keeping[d] != nil {
-		return nil
-	}
 	e.keeping[d] = k
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		if err := e.o.Store.Put(d, content, k.meta); err != nil {
-			e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))
-		} else if e.ready() && announced(int64(len(content)), mediaType) {
-			e.provide(d)
-		}
-		e.mu.Lock()
-		delete(e.keeping, d)
-		e.mu.Unlock()
-	}()
-	return nil
+	return k
+}
+
+// store writes what is kept to the disk. What has a DHT record is kept for
+// good; the rest can be had again.
+func (e *Engine) store(d digest.Digest, k *kept) {
+	lasting := announced(int64(len(k.content)), k.meta.MediaType)
+	var err error
+	if lasting {
+		err = e.o.Store.Put(d, k.content, k.meta)
+	} else {
+		err = e.o.Store.Cache(d, k.content)
+	}
+	if err != nil {
+		e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))
+	} else if lasting && e.ready() {
+		e.provide(d)
+	}
+	e.mu.Lock()
+	delete(e.keeping, d)
+	e.mu.Unlock()
 }
 
 // Content serves small content to a peer. A seeder fetches what it lacks when
@@ -129,7 +150,7 @@ func (e *Engine) contentOf(ctx context.Context, d digest.Digest) (io.ReadSeekClo
 		return nil, 0, "", p2p.ErrNotHeld
 	}
 	w, ok := e.o.Locate(d)
-	if !ok || w.Size < 0 || w.Size >= SmallBlob {
+	if !ok || !w.small() {
 		return nil, 0, "", p2p.ErrNotHeld
 	}
 	r, size, err := e.Open(ctx, ctx, w)

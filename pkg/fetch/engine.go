@@ -33,6 +33,9 @@ type Network interface {
 	Ask(ctx context.Context, to peer.ID, a p2p.Ask) (*p2p.Answer, error)
 	// Content fetches a small blob or a manifest whole, its digest verified.
 	Content(ctx context.Context, to peer.ID, d digest.Digest, limit int64) ([]byte, string, error)
+	// Contents fetches many small blobs in one request. got is called for each
+	// that came, in any order, its digest verified; moved whenever bytes came.
+	Contents(ctx context.Context, to peer.ID, ds []digest.Digest, limit int64, got func(i int, content []byte, mediaType string), moved func()) error
 	Neighbours() []p2p.Neighbour
 	Neighbour(p peer.ID) (p2p.Neighbour, bool)
 	// AddrInfo says where p can be dialled, as far as the node knows.
@@ -79,6 +82,9 @@ type Want struct {
 	Size   int64 // bytes; below 0 when unknown
 	Source Source
 }
+
+// small tells whether the blob is one that is fetched whole.
+func (w Want) small() bool { return w.Size >= 0 && w.Size < SmallBlob }
 
 // Errors of the engine. Each is wrapped with what was tried and where.
 var (

@@ -15,29 +15,23 @@ import (
 	"github.com/samara-p2p/samara/pkg/store"
 )
 
-// Prefetch starts to download a blob, unless it is here or on its way.
-func (e *Engine) Prefetch(w Want) {
-	if in, err := e.o.Store.Stat(w.Digest); err == nil && in.Complete {
-		return
-	}
-	if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if e.closed {
-			return
+// Prefetch starts to download the blobs of an image that are neither here nor
+// on their way. The small ones come together, in the order given.
+func (e *Engine) Prefetch(ws ...Want) {
+	var small []Want
+	for _, w := range ws {
+		if in, err := e.o.Store.Stat(w.Digest); err == nil && in.Complete {
+			continue
 		}
-		e.wg.Add(1)
-		go func() {
-			defer e.wg.Done()
-			if _, err := e.Small(e.ctx, w, SmallBlob); err != nil && e.ctx.Err() == nil {
-				e.log.Debug("prefetch of a small blob failed", zap.Stringer("digest", w.Digest), zap.Error(err))
-			}
-		}()
-		return
+		if w.small() {
+			small = append(small, w)
+			continue
+		}
+		if _, err := e.want(w); err != nil && e.ctx.Err() == nil {
+			e.log.Warn("cannot fetch a blob ahead of the client", zap.Stringer("digest", w.Digest), zap.Error(err))
+		}
 	}
-	if _, err := e.want(w); err != nil && e.ctx.Err() == nil {
-		e.log.Warn("cannot fetch a blob ahead of the client", zap.Stringer("digest", w.Digest), zap.Error(err))
-	}
+	e.fetchTogether(small)
 }
 
 // Open returns the blob for reading, from its first byte on; reads wait for
@@ -61,7 +55,7 @@ func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int
 		} else if err == nil {
 			b.Release()
 		}
-		if w.Size >= 0 && w.Size < SmallBlob && !e.o.Seeder {
+		if w.small() {
 			content, err := e.Small(ctx, w, SmallBlob)
 			if errors.Is(err, errSlow) && life.Err() == nil && e.hasSeeder() {
 				return &late{e: e, ctx: life, w: w}, w.Size, nil

@@ -16,9 +16,19 @@ import (
 
 // smallCall is one fetch of a small blob that several callers wait for.
 type smallCall struct {
+	want    Want
 	done    chan struct{}
-	content []byte
+	content []byte // set, or err is, before done is closed
 	err     error
+}
+
+// over ends a call.
+func (e *Engine) over(c *smallCall, content []byte, err error) {
+	c.content, c.err = content, err
+	e.mu.Lock()
+	delete(e.small, c.want.Digest)
+	e.mu.Unlock()
+	close(c.done)
 }
 
 // Small returns a small blob whole: from the store, the seeder, neighbours,
@@ -39,18 +49,12 @@ func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error)
 	}
 	c := e.small[w.Digest]
 	if c == nil {
-		c = &smallCall{done: make(chan struct{})}
+		c = &smallCall{want: w, done: make(chan struct{})}
 		e.small[w.Digest] = c
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()
-			fctx, cancel := context.WithTimeout(e.ctx, time.Minute)
-			defer cancel()
-			c.content, c.err = e.fetchSmall(fctx, w, limit)
-			e.mu.Lock()
-			delete(e.small, w.Digest)
-			e.mu.Unlock()
-			close(c.done)
+			e.callSmall(c, limit, 0)
 		}()
 	}
 	e.mu.Unlock()
@@ -59,6 +63,33 @@ func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error)
 		return c.content, c.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("fetch %s: %w: %w", w.Digest, errSlow, ErrUnavailable)
+	}
+}
+
+// callSmall fetches one small blob. Its sources have been waited for already.
+func (e *Engine) callSmall(c *smallCall, limit int64, waited time.Duration) {
+	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
+	defer cancel()
+	a, err := e.fetchSmall(ctx, c.want, limit, waited)
+	if err != nil {
+		e.over(c, nil, err)
+		return
+	}
+	e.settleSmall(c, a)
+}
+
+// settleSmall ends a call with verified content, and then writes it to the disk.
+func (e *Engine) settleSmall(c *smallCall, a found) {
+	e.noteSmall(a)
+	d := c.want.Digest
+	c.content = a.content
+	e.mu.Lock()
+	k := e.keepLocked(d, a.content, a.media, c.want.Source)
+	delete(e.small, d)
+	e.mu.Unlock()
+	close(c.done)
+	if k != nil {
+		e.store(d, k)
 	}
 }
 
@@ -86,18 +117,24 @@ type found struct {
 
 // fetchSmall asks the seeders, which every host of a herd can afford for a
 // small blob; the neighbours; the upstream. The next is asked when those before
-// it have failed, or take long.
-func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, error) {
-	seeders, others := e.company()
+// it have failed, or take long, counted from waited ago. A seeder asks the
+// upstream alone.
+func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64, waited time.Duration) (found, error) {
 	sources := []func(context.Context) found{
-		func(ctx context.Context) found { return e.smallFromSeeders(ctx, seeders, w.Digest, limit) },
-		func(ctx context.Context) found { return e.askAround(ctx, w.Digest, limit, each(some(others, 16))) },
 		func(ctx context.Context) found { return e.smallFromUpstream(ctx, w, limit) },
+	}
+	if !e.o.Seeder {
+		seeders, others := e.company()
+		sources = []func(context.Context) found{
+			func(ctx context.Context) found { return e.smallFromSeeders(ctx, seeders, w.Digest, limit) },
+			func(ctx context.Context) found { return e.askAround(ctx, w.Digest, limit, each(some(others, 16))) },
+			sources[0],
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan found, len(sources))
-	around, up := time.NewTimer(smallAround), time.NewTimer(smallUpstream)
+	around, up := time.NewTimer(smallAround-waited), time.NewTimer(smallUpstream-waited)
 	defer around.Stop()
 	defer up.Stop()
 	asked, open := 0, 0
@@ -114,8 +151,7 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, e
 		select {
 		case a := <-answers:
 			if open--; a.err == nil {
-				e.noteSmall(a)
-				return a.content, e.Keep(w.Digest, a.content, a.media, w.Source)
+				return a, nil
 			}
 			if errs = append(errs, a.err); open == 0 {
 				ask(asked + 1)
@@ -127,13 +163,13 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64) ([]byte, e
 		}
 	}
 	if e.ctx.Err() != nil {
-		return nil, ErrStopped
+		return found{}, ErrStopped
 	}
 	err := errors.Join(errs...)
 	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return nil, fmt.Errorf("fetch %s: %w", w.Digest, err)
+	return found{}, fmt.Errorf("fetch %s: %w", w.Digest, err)
 }
 
 func (e *Engine) noteSmall(a found) {
@@ -212,15 +248,20 @@ func (e *Engine) contentFrom(ctx context.Context, p peer.ID, d digest.Digest, li
 	defer cancel()
 	content, media, err := e.network().Content(ctx, p, d, limit)
 	if errors.Is(err, p2p.ErrWrongContent) {
-		const what = "content that does not match its digest"
-		e.metrics.badPieces.Inc()
-		if e.trusts(p) {
-			e.ledger.bad(p, d, what, 0)
-		} else {
-			e.ban(p, d, what)
-		}
+		e.blame(p, d)
 	}
 	return found{content: content, media: media, from: p, err: err}
+}
+
+// blame names a peer that sent wrong content, and bans it unless it is a seeder.
+func (e *Engine) blame(p peer.ID, d digest.Digest) {
+	const what = "content that does not match its digest"
+	e.metrics.badPieces.Inc()
+	if e.trusts(p) {
+		e.ledger.bad(p, d, what, 0)
+	} else {
+		e.ban(p, d, what)
+	}
 }
 
 // askAround asks peers for content, a few at a time, until one has it. Who is

@@ -38,8 +38,9 @@ type backend struct {
 
 // engine is what the backend asks of the downloads (*fetch.Engine).
 type engine interface {
-	// Prefetch starts to download a blob, unless it is here or on its way.
-	Prefetch(fetch.Want)
+	// Prefetch starts to download the blobs of an image that are neither here
+	// nor on their way.
+	Prefetch(...fetch.Want)
 	// Open returns a blob once a first piece proves a source, at the latest
 	// when ctx ends. life bounds the reader.
 	Open(ctx, life context.Context, w fetch.Want) (io.ReadSeekCloser, int64, error)
@@ -118,12 +119,14 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 	if k, ok := b.catalog.Find(m.Digest); ok {
 		n = k.Name // where it came from, whatever the client calls it
 	}
+	var wants []fetch.Want
 	for _, c := range children {
 		if registry.Foreign(c) || registry.IsManifestType(c.MediaType) {
 			continue
 		}
-		b.engine.Prefetch(fetch.Want{Digest: c.Digest, Size: c.Size, Source: fetch.Source{Upstream: n.Upstream, Repository: n.Repository}})
+		wants = append(wants, fetch.Want{Digest: c.Digest, Size: c.Size, Source: fetch.Source{Upstream: n.Upstream, Repository: n.Repository}})
 	}
+	b.engine.Prefetch(wants...)
 }
 
 // Blob implements registry.Backend.
