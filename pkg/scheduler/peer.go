@@ -7,8 +7,8 @@ import (
 
 // peer is what a Download knows of one peer.
 type peer struct {
+	// What is looked at to find somebody to ask lies together.
 	id     Peer
-	key    uint64
 	up     bool
 	seeder bool
 	whole  bool // held everything when it came up
@@ -22,14 +22,15 @@ type peer struct {
 	relied bool // it is in sourceN
 	rival  bool // lacks pieces itself
 	dry    bool // holds nothing that could be asked of it; spares a scan
-	rtt    time.Duration
-	have   set
+	out    int  // requests under way
 	haveN  int
-	out    int           // requests under way
+	rtt    time.Duration
+	wait   backoff
+	have   set
 	life   time.Duration // last sign of life
 	rate   float64       // bytes/s of one request, moving average; 0 = unknown
-	wait   backoff
-	urgent backoff // of urgent asks
+	urgent backoff       // of urgent asks
+	key    uint64
 }
 
 // backoff is when a source may be asked again.

@@ -17,6 +17,7 @@ import (
 func main() {
 	large := flag.Bool("large", false, "also run the scenarios of 1,000 hosts")
 	seed := flag.Uint64("seed", 1, "seed of all random choices")
+	ideal := flag.Bool("ideal", false, "links without TCP")
 	verbose := flag.Bool("v", false, "print every figure")
 	flag.Parse()
 
@@ -35,11 +36,14 @@ func main() {
 		}
 		ran++
 		s.Seed = *seed
+		if *ideal {
+			s.Wire = sim.IdealWire
+		}
 		start := time.Now()
 		r := sim.Run(s.Config)
 		fmt.Fprintf(out, "%s\t%.3f\t%.1fs\t%.3f\t%.3f\t%dms\t%.3f\t%.3f\t%.2f\t%.2f%%\t%.2f\t%.2f%%\t%d\t%.1fs\n",
 			s.Name, r.Ratio, r.Slowest.Seconds(), r.Alone, r.AloneFast, r.FirstByte.Milliseconds(), r.Seeder, r.Upstream, r.Cross,
-			100*r.Duplicates, r.Asks, 100*r.Control, r.Unfinished, time.Since(start).Seconds())
+			100*r.Duplicates, r.Asks, 100*r.Control.Share, r.Unfinished, time.Since(start).Seconds())
 		if *verbose {
 			fmt.Fprintf(out, "  %+v\n", r)
 		}

@@ -42,14 +42,17 @@ type Config struct {
 	Neighbours int // of a host: 60
 	Parallel   int // blobs pulled at once: 3
 	NoReader   bool
-	TellAll    bool // haves go to the seeder and to complete hosts too
-	NoHint     bool // neighbours are found a second late (DHT), not through the seeder
+	// LeanRuns: signed hashes go only to who lacks them, and a seeder that has
+	// leanFrom neighbours leaves it to the others.
+	LeanRuns bool
+	NoHint   bool // neighbours are found a second late (DHT), not through the seeder
+
+	Wire Wire // what connections cost: LabWire
 
 	Latency  time.Duration // one way, within a zone: 250 us
 	Far      time.Duration // and between zones: 1 ms
-	Overhead time.Duration // of each ask at the giver: 500 us
-	HaveWait time.Duration // haves are batched so long: 20 ms
-	Quantum  time.Duration // of the network: 1 ms, 5 ms above 100 hosts
+	HaveWait time.Duration // haves are batched so long: as pkg/p2p does
+	Quantum  time.Duration // of the network: 1 ms, 5 ms above 100 hosts, 10 ms from 1,000 on
 	Limit    time.Duration // the run ends by then: 20 times the lower bound and a minute
 
 	Download scheduler.Config      // Geometry, Have and Seed are set by the run
@@ -101,10 +104,14 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
+	if c.Wire == (Wire{}) {
+		c.Wire = LabWire
+	}
 	def(&c.Latency, 250*time.Microsecond)
 	def(&c.Far, time.Millisecond)
-	def(&c.Overhead, 500*time.Microsecond)
-	def(&c.HaveWait, 20*time.Millisecond)
+	if c.Hosts >= 1000 {
+		def(&c.Quantum, 10*time.Millisecond)
+	}
 	if c.Hosts > 100 {
 		def(&c.Quantum, 5*time.Millisecond)
 	}

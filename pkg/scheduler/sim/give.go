@@ -16,16 +16,16 @@ func (h *host) give(ev scheduler.GiverEvent) {
 	for _, act := range h.giver.Step(w.clock.now, ev) {
 		switch act := act.(type) {
 		case scheduler.Give:
-			if a := w.asks[act.ID]; a != nil {
+			if a := h.serving[act.ID]; a != nil {
 				h.send(a, act.Pieces)
 			}
 		case scheduler.Busy:
-			if a := w.asks[act.ID]; a != nil {
+			if a := h.serving[act.ID]; a != nil {
 				a.refuse(act.After, act.Try)
 			}
 		case scheduler.NotHeld:
-			if a := w.asks[act.ID]; a != nil {
-				a.reply(func() { a.end(scheduler.ResultNotHeld, 0) })
+			if a := h.serving[act.ID]; a != nil {
+				a.answer(sizeNotHeld, func() { a.finish(scheduler.ResultNotHeld, 0) })
 			}
 		case scheduler.WakeAt:
 			epoch := h.epoch
@@ -62,24 +62,31 @@ func (h *host) send(a *ask, pieces []int) {
 	w := h.w
 	b := a.from.blob
 	sizes := make([]int, len(pieces))
+	head := sizeGranted
 	for k, i := range pieces {
 		sizes[k] = w.geo[b].Len(i)
+		head += digits(i) + digits(sizes[k]) + 2
 	}
-	a.pieces = pieces
+	w.book(h, a.from.h, kindAsk, 1, head)
 	a.reply(func() { a.from.step(scheduler.Granted{Request: a.req, Pieces: append([]int(nil), pieces...)}) })
 	k := 0
-	a.flow = w.net.start(w.path(h, a.from.h), sizes, func(last bool) {
+	a.flow = w.net.start(w.path(h, a.from.h), sizes, a.conn, func(last bool) {
 		i := pieces[k]
 		k++
 		if last {
-			delete(w.asks, a.id)
+			delete(h.serving, a.id)
 			h.give(scheduler.Sent{ID: a.id, OK: true})
 		}
 		a.reply(func() {
-			a.from.arrive(a, h, i)
-			if last {
-				a.end(scheduler.ResultOK, 0)
-			}
+			w.clock.after(w.c.Wire.HandlePart, func() {
+				if a.closed || !a.from.h.alive || a.from.h.epoch != a.epoch {
+					return
+				}
+				a.from.arrive(a, h, i)
+				if last {
+					a.finish(scheduler.ResultOK, 0)
+				}
+			})
 		})
 	})
 	w.watch(a)
@@ -88,19 +95,20 @@ func (h *host) send(a *ask, pieces []int) {
 // watch reports the progress of slow transfers.
 func (w *world) watch(a *ask) {
 	w.clock.after(time.Second, func() {
-		if a.closed || a.flow.dead {
+		if a.closed || w.net.get(a.flow) == nil {
 			return
 		}
+		moved, rate := w.net.progress(a.flow)
 		switch {
-		case a.flow.rate > 0:
+		case rate > 0:
 			a.still = 0
 			if a.from.h.epoch == a.epoch && a.from.h.alive {
-				a.from.step(scheduler.Progress{Request: a.req, Bytes: int64(a.flow.total)})
+				a.from.step(scheduler.Progress{Request: a.req, Bytes: int64(moved)})
 			}
 		case a.still < 5:
 			a.still++
 		default: // the giver's own deadline for a write
-			delete(w.asks, a.id)
+			delete(a.to.serving, a.id)
 			w.net.stop(a.flow)
 			if a.to.alive && a.to.epoch == a.toEpoch {
 				a.to.give(scheduler.Sent{ID: a.id})
@@ -112,57 +120,58 @@ func (w *world) watch(a *ask) {
 	})
 }
 
-// reply runs do at the asker, one way later, unless it is gone or closed by then.
+// reply runs do at the asker, one way later and after what was sent before,
+// unless the asker is gone or the ask is closed by then.
 func (a *ask) reply(do func()) {
 	w := a.to.w
-	w.clock.after(w.lag(a.to, a.from.h), func() {
+	a.last = max(a.last, w.clock.now+w.delay(a.to, a.from.h))
+	w.clock.at(a.last, func() {
 		if !a.closed && a.from.h.alive && a.from.h.epoch == a.epoch {
 			do()
 		}
 	})
 }
 
+// answer ends the ask at the giver with a few bytes.
+func (a *ask) answer(bytes int, do func()) {
+	delete(a.to.serving, a.id)
+	a.to.w.book(a.to, a.from.h, kindAsk, 1, bytes)
+	a.reply(do)
+}
+
 // refuse tells the asker to come back, and of others to try.
 func (a *ask) refuse(after time.Duration, try []scheduler.Peer) {
-	w := a.to.w
-	delete(w.asks, a.id)
-	a.reply(func() {
+	w, h := a.to.w, a.from.h
+	a.answer(sizeRefused+len(try)*sizePeer, func() {
 		for _, p := range try {
-			if o := w.hostOf(p); o.alive && o != a.from.h && !a.from.h.met[o] {
-				epoch, oe := a.epoch, o.epoch
-				w.clock.after(4*w.lag(a.from.h, o), func() {
-					if a.from.h.alive && a.from.h.epoch == epoch && o.alive && o.epoch == oe {
-						a.from.h.meet(o)
-					}
-				})
+			if o := a.to.handles[p].h; o.alive && o != h && !h.isUp(o) {
+				h.meetAfter(o, w.trips(w.c.Wire.DialTrips, h, o)+w.c.Wire.Crypto)
 			}
 		}
 		a.finish(scheduler.ResultBusy, after)
 	})
 }
 
-// end ends the ask for the asker.
-func (a *ask) end(r scheduler.Result, after time.Duration) {
-	delete(a.to.w.asks, a.id)
-	a.finish(r, after)
-}
-
+// finish ends the ask for the asker. The connection is free again.
 func (a *ask) finish(r scheduler.Result, after time.Duration) {
 	a.closed = true
+	a.conn.busy = false
+	a.from.forget(a)
 	a.from.step(scheduler.Done{Request: a.req, Result: r, After: after})
 }
 
-// close breaks the ask off: cancelled, or one of the two died.
+// close breaks the ask off, and with it the connection: cancelled, or one of
+// the two died.
 func (a *ask) close() {
 	if a.closed {
 		return
 	}
 	a.closed = true
+	a.from.forget(a)
+	a.from.drop(a)
 	w := a.to.w
-	delete(w.asks, a.id)
-	if a.flow != nil {
-		w.net.stop(a.flow)
-	}
+	w.net.stop(a.flow)
+	delete(a.to.serving, a.id)
 	if to, epoch := a.to, a.toEpoch; to.alive && to.epoch == epoch {
 		w.clock.after(w.lag(to, a.from.h), func() {
 			if to.alive && to.epoch == epoch {

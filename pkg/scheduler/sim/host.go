@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/samara-p2p/samara/pkg/piece"
@@ -19,20 +20,27 @@ type host struct {
 	alive  bool
 	epoch  int // of its process: callbacks of an earlier one are void
 	rate   Link
-	up     *link
-	down   *link
+	up     int32 // links
+	down   int32
 
 	store      []*piece.Bitfield // by blob: survives a kill
 	giver      *scheduler.Giver
 	giverTimer timer
+	serving    map[scheduler.AskID]*ask // for look-up only
+	asking     []*ask
 	pulls      []*pull // by blob; nil where not begun
 	started    int     // pulls begun
-	neighbours []*host // in the order met
-	met        map[*host]bool
-	fetching   []*flow // of the seeder, from the upstream
+	hashes     bool    // it knows the signed hashes, and may take pieces
+	promised   bool    // they are on their way to it
+	neighbours []*neighbour
+	known      map[int]*neighbour // by id: everybody met by this process
+	handles    []*neighbour       // by scheduler.Peer
+	fetching   []flowID           // of the seeder, from the upstream, by blob
 
 	batch   [][]int // haves to announce, by blob
 	batched bool
+	flushed time.Duration
+	mail    [][]have // that come in, by slot
 
 	arrived  time.Duration
 	first    time.Duration // first byte of its first blob, since arrived; -1 = not yet
@@ -40,6 +48,17 @@ type host struct {
 	received int64
 	upBytes  int64 // from the upstream
 	cross    int64 // from another zone
+	out      [kinds]traffic
+	met      int // neighbours at most
+}
+
+// neighbour is a host as another one knows it.
+type neighbour struct {
+	h      *host
+	handle scheduler.Peer
+	back   *neighbour // the other one's view
+	up     bool
+	conns  []*conn // to ask it by
 }
 
 // timer sends the Ticks that WakeAt asks for.
@@ -57,93 +76,181 @@ func (h *host) boot() {
 	gc.Seed = w.c.Seed*1000 + uint64(h.id)
 	h.giver = scheduler.NewGiver(gc)
 	h.giverTimer = timer{}
+	h.serving, h.asking = map[scheduler.AskID]*ask{}, nil
 	h.pulls = make([]*pull, len(w.geo))
 	h.started = 0
-	h.neighbours, h.met = nil, map[*host]bool{}
-	h.batch, h.batched = make([][]int, len(w.geo)), false
+	h.hashes, h.promised = h.seeder || h.holder, false
+	h.neighbours, h.known, h.handles = nil, map[int]*neighbour{}, make([]*neighbour, 1)
+	h.batch, h.batched, h.flushed = make([][]int, len(w.geo)), false, -time.Second
 	for b, g := range w.geo {
 		h.give(scheduler.BlobUp{Blob: scheduler.Blob(b), Geometry: g, Have: h.store[b],
 			Superseed: h.seeder, Growing: !h.store[b].Full()})
 	}
-	h.join()
 	if h.seeder || h.holder {
+		h.join()
 		return
 	}
-	for range min(w.c.Parallel, len(w.geo)) {
+	epoch := h.epoch
+	w.clock.after(w.c.Wire.Start, func() {
+		if !h.alive || h.epoch != epoch {
+			return
+		}
+		h.join()
+		if w.c.NoSeeder && w.c.Holders == 0 {
+			h.learn() // nobody can sign: unsigned pieces are taken
+		}
+	})
+}
+
+// learn takes in the signed hashes: now the pieces of others can be checked.
+func (h *host) learn() {
+	if h.hashes {
+		return
+	}
+	h.hashes = true
+	for range min(h.w.c.Parallel, len(h.w.geo)) {
 		h.startPull()
 	}
+	if h.w.c.LeanRuns {
+		for _, n := range h.neighbours {
+			h.tellRuns(n.h)
+		}
+	}
+}
+
+// leanFrom is the number of neighbours from which on a seeder with LeanRuns
+// leaves it to them to pass signed hashes on.
+const leanFrom = 64
+
+// tellRuns sends o the signed hashes that h knows. Those of a blob that the
+// seeder still fetches come with the pieces.
+func (h *host) tellRuns(o *host) {
+	w := h.w
+	if !h.hashes || w.c.LeanRuns && (o.hashes || o.promised || h.seeder && len(h.neighbours) > leanFrom) {
+		return
+	}
+	size := 0
+	for _, g := range w.geo {
+		size += sizeRuns
+		if !w.c.Cold {
+			size += g.Count() * hashSize
+		}
+	}
+	o.promised = true
+	w.say(h, o, kindRuns, size, o.learn)
 }
 
 // join meets the seeder and some of those that are here.
 func (h *host) join() {
 	w := h.w
-	epoch := h.epoch
-	meet := func(o *host, d time.Duration) {
-		oe := o.epoch
-		w.clock.after(d, func() {
-			if h.alive && h.epoch == epoch && o.alive && o.epoch == oe {
-				h.meet(o)
-			}
-		})
-	}
+	wait := 10 * time.Millisecond // the hint's way
 	if s := w.hosts[0]; s != h && s.alive {
-		meet(s, 4*w.lag(h, s))
-		w.messages += 2
-		w.control += 2 * bytesJoin
+		// The control stream is up since the process began; the answer tells
+		// the size, the hashes and other peers.
+		h.meetAfter(s, w.trips(2, h, s))
+		w.book(h, s, kindJoin, 2, sizeJoin+sizeFrame)
+		w.book(s, h, kindJoin, 1, sizePeers+hinted*sizePeer)
+		wait += w.trips(1, h, s)
 	}
-	wait := 10 * time.Millisecond // the hint's way, and the handshakes
 	if w.c.NoHint {
 		wait = time.Second
 	}
-	var others []*host
-	for _, o := range w.hosts[1:] {
-		if o != h && o.alive {
-			others = append(others, o)
-		}
-	}
-	w.rng.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 	half := w.c.Neighbours / 2
 	if len(w.hosts)-2 <= w.c.Neighbours {
 		half = w.c.Neighbours
 	}
-	for k, o := range others {
-		if k == half {
-			break
-		}
-		meet(o, wait+4*w.lag(h, o))
-	}
 	if h.seeder {
-		for _, o := range others[min(half, len(others)):] {
-			meet(o, wait+4*w.lag(h, o)+500*time.Millisecond) // they redial their seeder
+		half = len(w.hosts) // they redial their seeder
+	}
+	for k, o := range w.others(h, half) {
+		d := wait + w.trips(w.c.Wire.DialTrips, h, o) + w.c.Wire.Crypto
+		if h.seeder && k >= w.c.Neighbours/2 {
+			d += 500 * time.Millisecond
+		}
+		h.meetAfter(o, d)
+	}
+}
+
+// others returns up to n of those that are here, at random.
+func (w *world) others(h *host, n int) []*host {
+	var all []*host
+	if len(w.hosts) > 4*n { // draw rather than shuffle
+		for tries := 0; len(all) < n && tries < 10*n; tries++ {
+			if o := w.hosts[1+w.rng.IntN(len(w.hosts)-1)]; o != h && o.alive && !slices.Contains(all, o) {
+				all = append(all, o)
+			}
+		}
+		return all
+	}
+	for _, o := range w.hosts[1:] {
+		if o != h && o.alive {
+			all = append(all, o)
 		}
 	}
+	w.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all[:min(n, len(all))]
+}
+
+// meetAfter makes h and o neighbours when d has passed, if both still run.
+func (h *host) meetAfter(o *host, d time.Duration) {
+	epoch, oe := h.epoch, o.epoch
+	h.w.clock.after(d, func() {
+		if h.alive && h.epoch == epoch && o.alive && o.epoch == oe {
+			h.meet(o)
+		}
+	})
+}
+
+// knows returns h's record of o.
+func (h *host) knows(o *host) *neighbour {
+	n := h.known[o.id]
+	if n == nil {
+		n = &neighbour{h: o, handle: scheduler.Peer(len(h.handles))}
+		h.known[o.id] = n
+		h.handles = append(h.handles, n)
+	}
+	return n
+}
+
+// isUp tells whether o is h's neighbour now.
+func (h *host) isUp(o *host) bool {
+	n := h.known[o.id]
+	return n != nil && n.up
 }
 
 // meet makes h and o neighbours: each tells the other what it holds.
 func (h *host) meet(o *host) {
 	w := h.w
-	if h.met[o] || !h.seeder && !o.seeder && (len(h.neighbours) >= w.c.Neighbours+4 || len(o.neighbours) >= w.c.Neighbours+4) {
+	if h.isUp(o) || !h.seeder && !o.seeder && (len(h.neighbours) >= w.c.Neighbours || len(o.neighbours) >= w.c.Neighbours) {
 		return
 	}
-	h.met[o], o.met[h] = true, true
-	h.neighbours = append(h.neighbours, o)
-	o.neighbours = append(o.neighbours, h)
-	for b := range w.geo {
-		h.introduce(b, o)
-		o.introduce(b, h)
+	if !h.seeder && !o.seeder {
+		w.book(h, o, kindJoin, w.c.Wire.DialTrips, sizeDial)
+		w.book(o, h, kindJoin, w.c.Wire.DialTrips, sizeDial)
 	}
+	n, m := h.knows(o), o.knows(h)
+	n.back, m.back, n.up, m.up = m, n, true, true
+	h.neighbours, o.neighbours = append(h.neighbours, n), append(o.neighbours, m)
+	h.met, o.met = max(h.met, len(h.neighbours)), max(o.met, len(o.neighbours))
+	for b := range w.geo {
+		h.introduce(b, n)
+		o.introduce(b, m)
+	}
+	h.tellRuns(o)
+	o.tellRuns(h)
 }
 
-// introduce tells h's engines of o, as to blob b.
-func (h *host) introduce(b int, o *host) {
-	w := h.w
-	w.messages++
-	w.control += bytesJoin + int64(len(o.store[b].Bytes()))
+// introduce tells h's engines of neighbour n, as to blob b: by its Join, or its
+// State.
+func (h *host) introduce(b int, n *neighbour) {
+	w, o := h.w, n.h
+	field := len(o.store[b].Bytes())
+	w.book(o, h, kindJoin, 2, sizeJoin+sizeState+2*field)
 	if h.store[b].Full() || h.seeder {
-		h.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: w.peerOf(o), Bitfield: o.store[b].Clone()})
+		h.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: n.handle, Bitfield: o.store[b].Clone()})
 	}
 	if p := h.pulls[b]; p != nil {
-		p.peerUp(o)
+		p.peerUp(n)
 	}
 }
 
@@ -166,23 +273,20 @@ func (h *host) kill() {
 			p.stop()
 		}
 	}
-	for _, o := range h.neighbours {
-		delete(o.met, h)
-		for k, x := range o.neighbours {
-			if x == h {
-				o.neighbours = append(o.neighbours[:k], o.neighbours[k+1:]...)
-				break
-			}
-		}
+	for _, n := range h.neighbours {
+		o, m := n.h, n.back
+		n.up, m.up = false, false
+		m.conns = nil
+		o.neighbours = slices.DeleteFunc(o.neighbours, func(x *neighbour) bool { return x == m })
 		epoch := o.epoch
 		w.clock.after(w.lag(h, o), func() {
-			if !o.alive || o.epoch != epoch || o.met[h] {
+			if !o.alive || o.epoch != epoch || m.up {
 				return
 			}
-			o.give(scheduler.PeerGone{Peer: w.peerOf(h)})
+			o.give(scheduler.PeerGone{Peer: m.handle})
 			for _, p := range o.pulls {
 				if p != nil {
-					p.step(scheduler.PeerDown{Peer: w.peerOf(h)})
+					p.step(scheduler.PeerDown{Peer: m.handle})
 				}
 			}
 		})
@@ -191,12 +295,15 @@ func (h *host) kill() {
 
 // openAsks returns what is under way from or to h, in the order asked.
 func (h *host) openAsks() []*ask {
-	var open []*ask
-	for id := scheduler.AskID(1); id <= h.w.lastAsk; id++ {
-		if a := h.w.asks[id]; a != nil && (a.to == h || a.from.h == h) {
-			open = append(open, a)
+	open := slices.Clone(h.asking)
+	for _, n := range h.neighbours {
+		for _, a := range n.h.asking {
+			if a.to == h {
+				open = append(open, a)
+			}
 		}
 	}
+	slices.SortFunc(open, func(a, b *ask) int { return int(a.id - b.id) })
 	return open
 }
 
@@ -209,17 +316,7 @@ func (h *host) hold(b, i int) {
 		h.w.checkCovered()
 	}
 	h.give(scheduler.BlobGrew{Blob: scheduler.Blob(b), Piece: i})
-	h.batch[b] = append(h.batch[b], i)
-	if h.batched {
-		return
-	}
-	h.batched = true
-	epoch := h.epoch
-	h.w.clock.after(h.w.c.HaveWait, func() {
-		if h.alive && h.epoch == epoch {
-			h.flush()
-		}
-	})
+	h.announce(b, i)
 }
 
 // checkCovered sets off what waits for the pullers to hold everything.
@@ -236,72 +333,30 @@ func (w *world) checkCovered() {
 	w.covered = nil
 }
 
-// flush sends the batched haves to the neighbours.
-func (h *host) flush() {
-	w := h.w
-	h.batched = false
-	for b, pieces := range h.batch {
-		if len(pieces) == 0 {
-			continue
-		}
-		h.batch[b] = nil
-		epoch := h.epoch
-		tell := func(far bool) {
-			told := 0
-			for _, o := range h.neighbours {
-				if (o.zone != h.zone) != far || o.frozen {
-					continue
-				}
-				if o.store[b].Full() || o.seeder {
-					if w.c.TellAll {
-						o.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: w.peerOf(h), Pieces: pieces})
-					}
-					continue // their asks tell what others lack
-				}
-				told++
-				if p := o.pulls[b]; p != nil {
-					p.step(scheduler.Have{Peer: w.peerOf(h), Pieces: pieces})
-				}
-			}
-			w.messages += int64(told)
-			w.control += int64(told * (bytesHave + 3*len(pieces)))
-		}
-		w.clock.after(w.c.Latency, func() {
-			if h.alive && h.epoch == epoch {
-				tell(false)
-			}
-		})
-		if w.c.Zones > 1 {
-			w.clock.after(w.c.Far, func() {
-				if h.alive && h.epoch == epoch {
-					tell(true)
-				}
-			})
-		}
-	}
-}
-
 // fetch makes the seeder get blob b from the upstream, once.
 func (h *host) fetch(b int) {
 	w := h.w
-	if w.upstream == nil || h.store[b].Full() || h.fetching != nil && h.fetching[b] != nil {
+	if w.upstream < 0 || h.store[b].Full() || h.fetching != nil && h.fetching[b] != (flowID{}) {
 		return
 	}
 	if h.fetching == nil {
-		h.fetching = make([]*flow, len(w.geo))
+		h.fetching = make([]flowID, len(w.geo))
 	}
 	var sizes, pieces []int
 	for i := range h.store[b].Missing() {
 		sizes = append(sizes, w.geo[b].Len(i))
 		pieces = append(pieces, i)
 	}
-	h.fetching[b] = w.net.start(w.path(nil, h), sizes, func(last bool) {
+	h.fetching[b] = w.net.start(w.path(nil, h), sizes, nil, func(last bool) {
 		i := pieces[0]
 		pieces = pieces[1:]
 		h.upBytes += int64(w.geo[b].Len(i))
 		h.hold(b, i)
 		if last {
 			h.give(scheduler.BlobDone{Blob: scheduler.Blob(b)})
+			for _, n := range h.neighbours { // the final list
+				w.book(h, n.h, kindRuns, 1, sizeRuns+w.geo[b].Count()*hashSize)
+			}
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/samara-p2p/samara/pkg/scheduler"
@@ -12,9 +13,9 @@ type pull struct {
 	blob      int
 	d         *scheduler.Download
 	timer     timer
-	byReq     map[scheduler.Request]*ask  // for look-up only
-	fallbacks map[scheduler.Request]*flow // for look-up only
-	order     []*flow
+	asks      []*ask                       // under way
+	fallbacks map[scheduler.Request]flowID // for look-up only
+	order     []flowID
 	begun     time.Duration
 	read      int // the reader's position
 	epoch     int
@@ -34,12 +35,12 @@ func (h *host) startPull() {
 	c.Geometry, c.Have = w.geo[b], h.store[b]
 	c.Seed = w.c.Seed*100003 + uint64(h.id)*31 + uint64(b)
 	c.Key = h.key()
-	c.NoFallback = c.NoFallback || w.upstream == nil
-	p := &pull{h: h, blob: b, d: scheduler.New(c), byReq: map[scheduler.Request]*ask{},
-		fallbacks: map[scheduler.Request]*flow{}, begun: w.clock.now, epoch: h.epoch}
+	c.NoFallback = c.NoFallback || w.upstream < 0
+	p := &pull{h: h, blob: b, d: scheduler.New(c),
+		fallbacks: map[scheduler.Request]flowID{}, begun: w.clock.now, epoch: h.epoch}
 	h.pulls[b] = p
-	for _, o := range h.neighbours {
-		p.peerUp(o)
+	for _, n := range h.neighbours {
+		p.peerUp(n)
 	}
 	p.step(scheduler.Tick{})
 	if p.d.Complete() {
@@ -53,9 +54,9 @@ func (h *host) startPull() {
 
 func (h *host) key() uint64 { return (uint64(h.id) + 1) * 0x9e3779b97f4a7c15 }
 
-// peerUp introduces neighbour o.
-func (p *pull) peerUp(o *host) {
-	w := p.h.w
+// peerUp introduces neighbour n.
+func (p *pull) peerUp(n *neighbour) {
+	w, o := p.h.w, n.h
 	if p.done {
 		return
 	}
@@ -67,7 +68,7 @@ func (p *pull) peerUp(o *host) {
 			}
 		})
 	}
-	ev := scheduler.PeerUp{Peer: w.peerOf(o), Seeder: o.seeder, SameZone: o.zone == p.h.zone, RTT: 2 * w.lag(p.h, o), Key: o.key()}
+	ev := scheduler.PeerUp{Peer: n.handle, Seeder: o.seeder, SameZone: o.zone == p.h.zone, RTT: 2 * w.lag(p.h, o), Key: o.key()}
 	if !o.seeder {
 		ev.Have = o.store[p.blob].Clone()
 	}
@@ -86,8 +87,11 @@ func (p *pull) step(ev scheduler.Event) {
 		case scheduler.RequestPieces:
 			p.ask(act)
 		case scheduler.Cancel:
-			if a := p.byReq[act.Request]; a != nil {
-				a.close()
+			for _, a := range p.asks {
+				if a.req == act.Request {
+					a.close()
+					break
+				}
 			}
 			w.net.stop(p.fallbacks[act.Request])
 		case scheduler.Announce:
@@ -103,27 +107,67 @@ func (p *pull) step(ev scheduler.Event) {
 	}
 }
 
-// ask sends a request to its peer.
+// ask sends a request to its peer, by a connection that is free or a new one.
 func (p *pull) ask(r scheduler.RequestPieces) {
-	w := p.h.w
+	w, h := p.h.w, p.h
+	n := h.handles[r.Peer]
+	to := n.h
 	w.lastAsk++
-	to := w.hostOf(r.Peer)
-	a := &ask{id: w.lastAsk, req: r.Request, from: p, epoch: p.epoch, to: to, toEpoch: to.epoch}
-	w.asks[a.id] = a
-	p.byReq[r.Request] = a
+	a := &ask{id: w.lastAsk, req: r.Request, from: p, epoch: p.epoch, to: to, toEpoch: to.epoch, asker: n.back.handle}
+	p.asks = append(p.asks, a)
+	h.asking = append(h.asking, a)
 	w.askCount++
-	w.control += bytesAsk
-	w.messages++
-	w.clock.after(w.lag(p.h, to)+w.c.Overhead, func() {
+	size := sizeAsk + pieceList(r.Pieces)
+	if r.Any != nil {
+		size += len(r.Any.Bytes())
+	}
+	var wait time.Duration
+	for _, c := range n.conns {
+		if !c.busy {
+			a.conn = c
+			break
+		}
+	}
+	if a.conn == nil {
+		a.conn = w.newConn(to, h)
+		n.conns = append(n.conns, a.conn)
+		if trips := w.c.Wire.DataTrips; trips > 0 {
+			wait = w.trips(trips, h, to) + w.c.Wire.Crypto
+			w.book(h, to, kindAsk, trips, sizeOpen)
+			w.book(to, h, kindAsk, trips, sizeOpen)
+		}
+	}
+	a.conn.busy = true
+	w.book(h, to, kindAsk, 1, size)
+	w.clock.after(wait+w.delay(h, to)+w.c.Wire.Handling, func() {
 		switch {
 		case a.closed || to.frozen:
 		case !to.alive || to.epoch != a.toEpoch:
-			a.reply(func() { a.end(scheduler.ResultFailed, 0) })
+			a.reply(func() { a.finish(scheduler.ResultFailed, 0) })
 		default:
-			to.give(scheduler.Ask{ID: a.id, Blob: scheduler.Blob(p.blob), Peer: w.peerOf(p.h),
+			to.serving[a.id] = a
+			to.give(scheduler.Ask{ID: a.id, Blob: scheduler.Blob(p.blob), Peer: a.asker,
 				Pieces: r.Pieces, Any: r.Any, Max: r.Max, Urgent: r.Urgent})
 		}
 	})
+}
+
+// forget takes a out of what is under way.
+func (p *pull) forget(a *ask) {
+	if k := slices.Index(p.asks, a); k >= 0 {
+		p.asks = slices.Delete(p.asks, k, k+1)
+	}
+	if k := slices.Index(p.h.asking, a); k >= 0 {
+		p.h.asking = slices.Delete(p.h.asking, k, k+1)
+	}
+}
+
+// drop closes a's connection.
+func (p *pull) drop(a *ask) {
+	n := p.h.known[a.to.id]
+	if k := slices.Index(n.conns, a.conn); k >= 0 {
+		n.conns = slices.Delete(n.conns, k, k+1)
+	}
 }
 
 // arrive takes in piece i that from sent for a.
@@ -134,11 +178,12 @@ func (p *pull) arrive(a *ask, from *host, i int) {
 	if from.zone != p.h.zone {
 		p.h.cross += int64(size)
 	}
+	peer := p.h.known[from.id].handle
 	if from.liar {
-		p.step(scheduler.PieceBad{Request: a.req, Peer: w.peerOf(from), Piece: i})
+		p.step(scheduler.PieceBad{Request: a.req, Peer: peer, Piece: i})
 		return
 	}
-	p.got(scheduler.PieceOK{Request: a.req, Peer: w.peerOf(from), Piece: i, Bytes: size})
+	p.got(scheduler.PieceOK{Request: a.req, Peer: peer, Piece: i, Bytes: size})
 }
 
 // got takes in a good piece, and lets the reader read on.
@@ -188,7 +233,7 @@ func (p *pull) fallback(r scheduler.Fallback) {
 			return
 		}
 		i := r.First
-		f := w.net.start(w.path(nil, p.h), sizes, func(last bool) {
+		f := w.net.start(w.path(nil, p.h), sizes, nil, func(last bool) {
 			size := w.geo[p.blob].Len(i)
 			p.h.upBytes += int64(size)
 			p.h.received += int64(size)

@@ -24,10 +24,24 @@ type Report struct {
 	Cross      float64       // images that came into a zone from others, the zone that took most
 	Duplicates float64       // share of all bytes received that was held already
 	Asks       float64       // per host and piece
-	Messages   float64       // control messages per host
-	Control    float64       // their bytes / image bytes a host gets
+	Neighbours float64       // of a host, the seeder apart: mean; and
+	MostKnown  int           // of the host that had most
+	Control    Control       // what was said besides pieces
 	Stuck      int
 	Steps      int64 // of all state machines
+}
+
+// Control is what hosts said to each other besides pieces, headers of TCP and
+// IP left out.
+type Control struct {
+	Messages float64 // sent per host
+	Share    float64 // bytes / bytes of pieces
+	Joins    float64 // of that: dials, Join, State, Peers
+	Runs     float64 // signed hashes
+	Haves    float64
+	Asks     float64 // asks and the heads of their answers
+	Seeder   float64 // images' worth that the seeder said
+	Asked    float64 // asks that the seeder answered, per second
 }
 
 // Run simulates c.
@@ -123,7 +137,7 @@ func (w *world) report() Report {
 		r.Makespan = end - start
 	}
 	r.Ratio = float64(r.Makespan) / float64(r.Bound)
-	r.Seeder = w.hosts[0].up.sent / image
+	r.Seeder = w.net.links[w.hosts[0].up].sent / image
 	r.Upstream = up / image
 	for _, x := range cross {
 		r.Cross = max(r.Cross, x/image)
@@ -133,7 +147,26 @@ func (w *world) report() Report {
 		r.Duplicates = float64(w.dupBytes) / received
 	}
 	r.Asks = float64(w.askCount) / n / float64(pieces)
-	r.Messages = float64(w.messages) / n
-	r.Control = float64(w.control) / n / image
+	for _, h := range w.pullers {
+		r.Neighbours += float64(h.met) / n
+		r.MostKnown = max(r.MostKnown, h.met)
+	}
+	r.Control = w.control(n, image)
 	return r
+}
+
+// control sums up what was said, for n hosts that got the image.
+func (w *world) control(n, image float64) Control {
+	var c Control
+	for _, t := range w.traffic {
+		c.Messages += float64(t.messages) / n
+		c.Share += float64(t.bytes) / n / image
+	}
+	part := func(k kind) float64 { return float64(w.traffic[k].bytes) / n / image }
+	c.Joins, c.Runs, c.Haves, c.Asks = part(kindJoin), part(kindRuns), part(kindHave), part(kindAsk)
+	for _, t := range w.hosts[0].out {
+		c.Seeder += float64(t.bytes) / image
+	}
+	c.Asked = float64(w.hosts[0].out[kindAsk].messages) / w.clock.now.Seconds()
+	return c
 }

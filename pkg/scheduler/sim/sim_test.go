@@ -64,6 +64,7 @@ func TestScenarios(t *testing.T) {
 		}
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
+			s.Wire = IdealWire
 			r := Run(s.Config)
 			over := func(what string, got, limit float64) {
 				if limit > 0 && got > limit {
@@ -118,7 +119,7 @@ func TestSameSeedSameRun(t *testing.T) {
 // TestLatency: round trips of up to 100 ms cost next to nothing.
 func TestLatency(t *testing.T) {
 	for _, n := range []int{1, 8} {
-		if r := Run(Config{Hosts: n, Seed: 1, Latency: 50 * time.Millisecond}); r.Ratio > 1.08 {
+		if r := Run(Config{Hosts: n, Seed: 1, Latency: 50 * time.Millisecond, Wire: IdealWire}); r.Ratio > 1.08 {
 			t.Errorf("%d hosts: %.3f of the lower bound", n, r.Ratio)
 		}
 	}
@@ -129,36 +130,46 @@ func TestLatency(t *testing.T) {
 // flow could use.
 func TestFairShares(t *testing.T) {
 	var c clock
-	n := network{clock: &c, quantum: time.Millisecond}
-	up := []*link{n.addLink(100), n.addLink(50), n.addLink(10)}
-	down := []*link{n.addLink(100), n.addLink(20), n.addLink(1000)}
-	var flows []*flow
+	n := network{clock: &c, quantum: time.Millisecond, wire: Wire{Framing: 1}}
+	up := []int32{n.addLink(100), n.addLink(50), n.addLink(10)}
+	down := []int32{n.addLink(100), n.addLink(20), n.addLink(1000)}
+	var flows []flowID
 	for i := range 30 {
-		flows = append(flows, n.start([]*link{up[i%3], down[(i/2)%3]}, []int{1 << 20}, func(bool) {}))
+		f := n.start([]int32{up[i%3], down[(i/2)%3]}, []int{1 << 20}, nil, func(bool) {})
+		n.get(f).weight = 1 + float64(i%2)
+		if i%10 == 3 { // held back by its window
+			n.get(f).limit = 0.7
+			n.get(f).slow = true
+			n.slow = append(n.slow, f)
+		}
+		flows = append(flows, f)
 	}
+	rate := func(f int32) float64 { return n.moves[f].rate }
 	for len(flows) > 0 {
-		n.fill()
+		n.fill(0.001)
 		for _, l := range n.links {
 			sum := 0.0
 			for _, f := range l.flows {
-				sum += f.rate
+				sum += rate(f)
 			}
 			if sum > l.rate*(1+1e-9) {
 				t.Fatalf("a link of %v carries %v", l.rate, sum)
 			}
 		}
-		for _, f := range flows {
-			bottleneck := false
-			for _, l := range f.links {
+		for _, id := range flows {
+			f := n.get(id)
+			bottleneck := f.slow && rate(id.slot) > f.limit*(1-1e-9)
+			for _, k := range f.links[:f.nlinks] {
+				l := n.links[k]
 				sum, most := 0.0, 0.0
 				for _, g := range l.flows {
-					sum += g.rate
-					most = math.Max(most, g.rate)
+					sum += rate(g)
+					most = math.Max(most, rate(g)/n.flows[g].weight)
 				}
-				bottleneck = bottleneck || sum > l.rate*(1-1e-9) && f.rate > most*(1-1e-9)
+				bottleneck = bottleneck || sum > l.rate*(1-1e-9) && rate(id.slot)/f.weight > most*(1-1e-9)
 			}
 			if !bottleneck {
-				t.Fatalf("a flow of %v could be faster", f.rate)
+				t.Fatalf("a flow of %v could be faster", rate(id.slot))
 			}
 		}
 		n.stop(flows[len(flows)/2])

@@ -18,19 +18,19 @@ type world struct {
 
 	hosts    []*host // 0 is the seeder; absent (not alive) where there is none
 	pullers  []*host
-	upstream *link
-	zoneIn   []*link // into each zone
-	zoneOut  []*link
-	asks     map[scheduler.AskID]*ask // for look-up only
+	upstream int32   // link; -1 = there is none
+	zoneIn   []int32 // into each zone
+	zoneOut  []int32
 	lastAsk  scheduler.AskID
+	mail     mail
+	scratch  []int // of takeHave
 
 	held    []*piece.Bitfield // by all pullers together
 	covered func()            // called once that is everything
 
 	unfinished int
 	steps      int64
-	messages   int64 // control messages
-	control    int64 // their bytes
+	traffic    [kinds]traffic
 	askCount   int64
 	dupBytes   int64
 }
@@ -43,37 +43,20 @@ type ask struct {
 	epoch   int // of from's host
 	to      *host
 	toEpoch int
-	pieces  []int
-	flow    *flow
-	still   int // seconds without a byte
+	asker   scheduler.Peer // from's host, as to knows it
+	conn    *conn
+	flow    flowID
+	last    time.Duration // when the latest part of the answer arrives
+	still   int           // seconds without a byte
 	closed  bool
 }
 
-// Sizes of control messages on the wire, in bytes: frames, encryption and
-// the digest included.
-const (
-	bytesJoin = 300
-	bytesHave = 90
-	bytesAsk  = 400 // an HTTP request and the head of its answer
-)
-
-func (w *world) peerOf(h *host) scheduler.Peer { return scheduler.Peer(h.id + 1) }
-func (w *world) hostOf(p scheduler.Peer) *host { return w.hosts[p-1] }
-
-// lag is the one-way delay between two hosts.
-func (w *world) lag(a, b *host) time.Duration {
-	if a.zone != b.zone {
-		return w.c.Far
-	}
-	return w.c.Latency
-}
-
 // path is what a flow from a to b crosses; a nil is the upstream.
-func (w *world) path(a, b *host) []*link {
+func (w *world) path(a, b *host) []int32 {
 	if a == nil {
-		return []*link{w.upstream, b.down}
+		return []int32{w.upstream, b.down}
 	}
-	p := []*link{a.up, b.down}
+	p := []int32{a.up, b.down}
 	if a.zone != b.zone && w.zoneIn != nil {
 		p = append(p, w.zoneOut[a.zone], w.zoneIn[b.zone])
 	}
@@ -81,8 +64,9 @@ func (w *world) path(a, b *host) []*link {
 }
 
 func newWorld(c Config) *world {
-	w := &world{c: c, rng: rand.New(rand.NewPCG(c.Seed, 7)), asks: map[scheduler.AskID]*ask{}}
-	w.net = network{clock: &w.clock, quantum: c.Quantum}
+	w := &world{c: c, rng: rand.New(rand.NewPCG(c.Seed, 7)), upstream: -1}
+	w.net = network{clock: &w.clock, quantum: c.Quantum, wire: c.Wire}
+	w.mail.slots = make([][]*host, 2+(4*c.Wire.Queue+2*max(c.Far, c.Latency)+time.Second/4)/c.Quantum)
 	for _, size := range c.Blobs {
 		g, err := piece.GeometryOf(size)
 		if err != nil {
@@ -96,8 +80,8 @@ func newWorld(c Config) *world {
 	}
 	if c.Zones > 1 && c.ZoneLink > 0 {
 		for range c.Zones {
-			w.zoneIn = append(w.zoneIn, w.net.addLink(c.ZoneLink))
-			w.zoneOut = append(w.zoneOut, w.net.addLink(c.ZoneLink))
+			in, out := w.net.addPair(c.ZoneLink, c.ZoneLink)
+			w.zoneIn, w.zoneOut = append(w.zoneIn, in), append(w.zoneOut, out)
 		}
 	}
 	for id := range c.Hosts + 1 {
@@ -105,7 +89,8 @@ func newWorld(c Config) *world {
 		if id > 0 {
 			l = c.Links(id - 1)
 		}
-		h := &host{w: w, id: id, seeder: id == 0, up: w.net.addLink(l.Up), down: w.net.addLink(l.Down), rate: l}
+		h := &host{w: w, id: id, seeder: id == 0, rate: l}
+		h.up, h.down = w.net.addPair(l.Up, l.Down)
 		if id > 0 {
 			h.zone = (id - 1) % c.Zones
 			h.liar = id > c.Hosts-c.Liars
@@ -153,8 +138,9 @@ func (w *world) run() {
 	if limit == 0 {
 		limit = 20*lowerBound(w.c) + time.Minute
 	}
-	for w.unfinished > 0 && w.clock.now < limit && (len(w.clock.heap) > 0 || len(w.net.flows) > 0) {
-		w.net.step()
+	for w.unfinished > 0 && w.clock.now < limit && (len(w.clock.heap) > 0 || w.net.live > 0) {
+		w.net.step(w.mail.waiting > 0)
+		w.deliver()
 	}
 }
 
@@ -169,7 +155,6 @@ func (h *host) fault(k FaultKind) {
 		}
 	case Freeze:
 		h.frozen = true
-		h.up.rate, h.down.rate = 0, 0
-		h.w.net.dirty = true
+		h.w.net.links[h.up].rate, h.w.net.links[h.down].rate = 0, 0
 	}
 }
