@@ -238,14 +238,16 @@ func (h *host) open(want Want) (io.ReadSeekCloser, error) {
 	return r, err
 }
 
-// read reads the whole blob.
+// read reads the whole blob, as the registry does: it lets the reader write.
 func (h *host) read(want Want) ([]byte, error) {
 	r, err := h.open(want)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(r)
+	var b bytes.Buffer
+	_, err = io.Copy(&b, r)
+	return b.Bytes(), err
 }
 
 // check reads the whole blob and holds it against the content. It may be

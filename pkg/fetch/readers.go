@@ -103,7 +103,7 @@ const readStall = 30 * time.Second
 func (s *swarm) newReader(life context.Context) *reader {
 	r := &reader{s: s, id: s.readers.add(), life: life}
 	r.ctx, r.cancel = context.WithCancel(life)
-	r.from = s.blob.NewReader(r.ctx, store.ReadOptions{Stall: readStall, OnWait: r.waits})
+	r.from = s.blob.NewReader(r.ctx, store.ReadOptions{Stall: readStall, OnWait: r.waits, OnResume: r.resumes})
 	r.unwatch = context.AfterFunc(s.ctx, func() { r.note(&r.ended) })
 	return r
 }
@@ -112,6 +112,13 @@ func (s *swarm) newReader(life context.Context) *reader {
 func (r *reader) waits(first, end int) {
 	r.note(&r.waiting)
 	r.s.post(func() { r.s.wantPieces(r.id, first, end) })
+}
+
+// resumes is called when a read has waited.
+func (r *reader) resumes() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = false
 }
 
 // note sets a flag; with both set nothing will come.
@@ -129,17 +136,23 @@ func (r *reader) note(flag *bool) {
 // client's context's.
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.from.Read(p)
-	r.mu.Lock()
-	r.waiting = false
-	ended := r.ended
-	r.mu.Unlock()
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = r.explain(err, ended)
-	}
-	return n, err
+	return n, r.explain(err)
 }
 
-func (r *reader) explain(err error, ended bool) error {
+// WriteTo is part of io.WriterTo: what is there goes to the client by sendfile.
+// Errors: as Read's, and w's.
+func (r *reader) WriteTo(w io.Writer) (int64, error) {
+	n, err := r.from.WriteTo(w)
+	return n, r.explain(err)
+}
+
+func (r *reader) explain(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	r.mu.Lock()
+	ended := r.ended
+	r.mu.Unlock()
 	var kind error
 	switch {
 	case errors.Is(err, context.Canceled) && ended && r.life.Err() == nil:

@@ -28,6 +28,10 @@ type ReadOptions struct {
 	// The reader is registered before, so a Fail from within is not lost.
 	OnWait func(first, end int)
 
+	// OnResume is called, without locks, each time such a wait has ended,
+	// however it did. May be nil.
+	OnResume func()
+
 	// Window is end - first above, in pieces; 0 = DefaultWindow.
 	Window int
 }
@@ -208,6 +212,9 @@ func (r *Reader) next(limit int64, own bool) (chunk, error) {
 		st.mu.Unlock()
 		err = r.wait(i, w)
 		st.leave(i, w)
+		if r.o.OnResume != nil {
+			r.o.OnResume()
+		}
 		if err != nil {
 			return chunk{}, err
 		}

@@ -162,12 +162,17 @@ var readerTests = map[string]func(*testing.T, Open){
 		write(t, b, f, 2)
 		type window struct{ first, end int }
 		windows := make(chan window, 8)
+		waiting, waits, resumes := false, 0, 0
 		r := b.NewReader(t.Context(), store.ReadOptions{Window: 4, OnWait: func(first, end int) {
+			if waiting {
+				t.Error("a wait began before the last had ended")
+			}
+			waiting, waits = true, waits+1
 			windows <- window{first, end}
 			if first == 18 {
 				b.Fail(io.ErrUnexpectedEOF) // from within: must not be lost
 			}
-		}})
+		}, OnResume: func() { waiting, resumes = false, resumes+1 }})
 		defer r.Close()
 		got := readAll(r)
 		equal(t, "window", <-windows, window{0, 4})
@@ -183,6 +188,7 @@ var readerTests = map[string]func(*testing.T, Open){
 			}
 		}
 		is(t, (<-got).err, io.ErrUnexpectedEOF)
+		equal(t, "ends of waits", resumes, waits)
 	},
 
 	"seeks": func(t *testing.T, open Open) {
