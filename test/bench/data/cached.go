@@ -13,7 +13,7 @@ import (
 const nginxPort = 8081
 
 // cachedGets is how often the blob is read from each server in a run.
-const cachedGets = 4
+const cachedGets = 6
 
 const nginxConf = `daemon off; master_process off; pid nginx.pid; error_log stderr; user root;
 events {}
@@ -41,14 +41,22 @@ func (s *swarm) cachedRun(ctx context.Context) (peerd, nginx float64, err error)
 		return 0, 0, err
 	}
 	defer ng.Kill()
-	if nginx, err = b.served(ctx, h, ng, base+"/blob"); err != nil {
-		return 0, 0, err
+	// In turns: what else the machine does strikes both.
+	for range cachedGets {
+		n, err := b.served(ctx, h, ng, base+"/blob")
+		if err != nil {
+			return 0, 0, err
+		}
+		p, err := b.served(ctx, h, s.x.Process, b.blobURL(s.x.Mirror))
+		if err != nil {
+			return 0, 0, err
+		}
+		nginx, peerd = nginx+n/cachedGets, peerd+p/cachedGets
 	}
-	peerd, err = b.served(ctx, h, s.x.Process, b.blobURL(s.x.Mirror))
-	return peerd, nginx, err
+	return peerd, nginx, nil
 }
 
-// served measures the process p as a client on its host reads url.
+// served measures the process p as a client on its host reads url once.
 func (b *bench) served(ctx context.Context, h *lab.Host, p *lab.Process, url string) (float64, error) {
 	client := h.HTTPClient()
 	defer client.CloseIdleConnections()
@@ -56,20 +64,19 @@ func (b *bench) served(ctx context.Context, h *lab.Host, p *lab.Process, url str
 	if err != nil {
 		return 0, err
 	}
-	for range cachedGets {
-		if err := b.get(ctx, client, url); err != nil {
-			return 0, err
-		}
+	if err := b.get(ctx, client, url); err != nil {
+		return 0, err
 	}
 	after, err := cpuOf(p.Pid())
-	return perGB(after-before, cachedGets*b.size), err
+	return perGB(after-before, b.size), err
 }
 
-// contentFile finds the blob's content in a store: the only file of its size.
+// contentFile finds the content of a complete blob in a store or a registry (its
+// name is the store's, see docs/store.md, or the digest): the only file of its size.
 func contentFile(data string, size int64) (string, error) {
 	found := ""
 	err := filepath.WalkDir(data, func(path string, _ os.DirEntry, err error) error {
-		if in, serr := os.Stat(path); err == nil && serr == nil && in.Mode().IsRegular() && in.Size() == size {
+		if in, serr := os.Stat(path); err == nil && serr == nil && in.Mode().IsRegular() && in.Size() == size && in.Name() != "data.part" {
 			found = path
 		}
 		return err

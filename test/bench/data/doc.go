@@ -1,5 +1,5 @@
 // Command data measures the processor time that a byte costs in a peerd. It needs
-// root, iproute2 and nginx (Debian packages), and about 4 times --size of disk.
+// root, iproute2 and nginx (Debian packages), and about 6 times --size of disk.
 //
 //	go run ./test/bench/data                      2 modes, 3 runs of 1 GiB
 //	go run ./test/bench/data --json out.json
@@ -24,6 +24,8 @@
 // behalf of A is: on virtual links that includes the receiver's share of the work
 // for each segment that A sends, to peers and to clients alike, and so it is with
 // nginx.
+//
+// Before each measurement memory is made ready for it (see heat), for all alike.
 //
 // It exits with 1 when a target is missed and 2 when it could not measure.
 package main

@@ -96,7 +96,7 @@ func run(ctx context.Context, o options, rep *report.Report) error {
 		return err
 	}
 	defer stop()
-	var minimals []float64
+	var leasts []float64
 	results := make([][]moved, len(modes))
 	ratios := make([][]float64, len(modes))
 	var peerds, nginxes, cached []float64
@@ -105,7 +105,7 @@ func run(ctx context.Context, o options, rep *report.Report) error {
 		if err != nil {
 			return err
 		}
-		minimals = append(minimals, least)
+		leasts = append(leasts, least)
 		for k, m := range modes {
 			s, err := b.newSwarm(ctx, m)
 			if err != nil {
@@ -127,7 +127,7 @@ func run(ctx context.Context, o options, rep *report.Report) error {
 		}
 	}
 	const unit = "CPU-s/GB"
-	rep.Rows = append(rep.Rows, report.Row{Scenario: "minimal", What: "receive, SHA-256, write", Unit: unit, Values: minimals})
+	rep.Rows = append(rep.Rows, report.Row{Scenario: "minimal", What: "receive, SHA-256, write", Unit: unit, Values: leasts})
 	for k, m := range modes {
 		row := func(what, unit string, f func(moved) float64) {
 			rep.Rows = append(rep.Rows, report.Row{Scenario: m.name, What: what, Unit: unit, Values: each(results[k], f)})

@@ -68,6 +68,9 @@ func (b *bench) minimalRun(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := b.heat(); err != nil {
+		return 0, err
+	}
 	p, err := b.minHost.Start(ctx, lab.Command{Name: "minimal", Path: self,
 		Args: []string{minimalArg, url, file, strings.TrimPrefix(b.digest, "sha256:")}})
 	if err != nil {
