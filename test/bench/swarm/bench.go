@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/samara-p2p/samara/test/bench/report"
 	"github.com/samara-p2p/samara/test/lab"
@@ -17,15 +19,25 @@ type bench struct {
 	runs        int
 	compareRuns int
 	compareFor  float64 // seconds
-	keep        string  // directory for logs; "" = none are kept
-	profile     string  // directory for CPU profiles; "" = none
-	json        string
-	seederArgs  []string // further flags of the daemons
-	peerdArgs   []string
-	out         io.Writer
+	// calibrateFor is how long one host alone pulls before a scenario, at most.
+	calibrateFor time.Duration
+	keep         string // directory for logs; "" = none are kept
+	profile      string // directory for CPU profiles; "" = none
+	json         string
+	svg          string   // file or directory
+	seederArgs   []string // further flags of the daemons
+	peerdArgs    []string
+	out          io.Writer
 
-	rep  *report.Report
-	done []*outcome
+	rep   *report.Report
+	done  []*outcome
+	plots plots
+}
+
+// plots are the figures so far, by the name of their scenario.
+type plots struct {
+	names   []string
+	figures []figure
 }
 
 // logf prints a remark below the scenario's title.
@@ -34,8 +46,8 @@ func (b *bench) logf(format string, args ...any) { fmt.Fprintf(b.out, "   "+form
 // all runs the scenarios and returns the exit status: 1 when a target is missed, 2
 // when a run could not be made.
 func (b *bench) all(ctx context.Context, chosen []scenario) (int, error) {
-	for _, dir := range []string{b.keep, b.profile} {
-		if dir != "" {
+	for _, dir := range []string{b.keep, b.profile, b.svg} {
+		if dir != "" && filepath.Ext(dir) != ".svg" {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return 2, err
 			}
@@ -52,7 +64,7 @@ func (b *bench) all(ctx context.Context, chosen []scenario) (int, error) {
 	fmt.Fprintln(b.out, b.rep.Machine)
 	status := 0
 	for _, s := range chosen {
-		fmt.Fprintf(b.out, "\n== %s: %s; %d Mbit/s, %d MiB\n", s.name, s.doc, s.rate/lab.Mbit, s.bytes()/mib)
+		fmt.Fprintf(b.out, "\n== %s: %s; %s\n", s.name, s.doc, s.size())
 		if err := b.scenario(ctx, s); err != nil {
 			b.logf("could not be carried out: %v", err)
 			status = 2
@@ -73,31 +85,34 @@ func (b *bench) all(ctx context.Context, chosen []scenario) (int, error) {
 
 // scenario makes all runs of one scenario and adds its rows.
 func (b *bench) scenario(ctx context.Context, s scenario) error {
-	var rest []system
+	var own []*outcome
+	var others [][]*outcome
 	for _, sys := range b.systems {
-		if sys.name != samara {
-			rest = append(rest, sys)
-			continue
-		}
-		if err := b.ownRuns(ctx, s, sys); err != nil {
-			return err
+		if sys.name == samara {
+			runs, err := b.ownRuns(ctx, s, sys)
+			if err != nil {
+				return err
+			}
+			own = runs
+		} else if s.compare {
+			if runs := b.compare(ctx, s, sys); len(runs) > 0 {
+				others = append(others, runs)
+			}
 		}
 	}
-	if !s.compare {
-		return nil
-	}
-	for _, sys := range rest {
-		b.compare(ctx, s, sys)
+	if len(own) > 0 {
+		b.plots.names = append(b.plots.names, s.name)
+		b.plots.figures = append(b.plots.figures, newFigure(s, own, others))
 	}
 	return nil
 }
 
 // ownRuns puts Samara to the test.
-func (b *bench) ownRuns(ctx context.Context, s scenario, sys system) error {
+func (b *bench) ownRuns(ctx context.Context, s scenario, sys system) ([]*outcome, error) {
 	share, err := b.calibrate(ctx, s)
 	exitIfInterrupted()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b.logf("one host alone, plain HTTP: %.4f of the link's rate is payload; %.4f computed", share, payloadShare)
 	runs, failed := b.repeat(ctx, s, sys, b.runs)
@@ -117,26 +132,27 @@ func (b *bench) ownRuns(ctx context.Context, s scenario, sys system) error {
 		}
 	}
 	b.rep.Add(b.out, rows...)
-	return nil
+	return runs, nil
 }
 
-// compare runs the scenario on another system.
-func (b *bench) compare(ctx context.Context, s scenario, sys system) {
+// compare runs the scenario on another system; none of its runs may come off.
+func (b *bench) compare(ctx context.Context, s scenario, sys system) []*outcome {
 	if sys.missing != nil {
 		if err := sys.missing(); err != nil {
 			b.logf("%s is left out: %v", sys.name, err)
-			return
+			return nil
 		}
 	}
 	s = s.small(b.compareFor)
 	runs, failed := b.repeat(ctx, s, sys, b.compareRuns)
 	if len(runs) == 0 {
 		b.logf("%s: none of %d runs succeeded", sys.name, failed)
-		return
+		return nil
 	}
 	b.rep.Add(b.out, report.Row{Scenario: s.name, What: sys.name + ": time / lower bound", Unit: "x", Doubt: doubt(runs),
 		Values: each(runs, func(o *outcome) float64 { return o.Makespan / o.BoundShare }),
 		Note:   fmt.Sprintf("%s; image of %d MiB", sys.doc, s.bytes()/mib)})
+	return runs
 }
 
 // repeat makes n runs and returns those that succeeded.
@@ -166,6 +182,11 @@ func exitIfInterrupted() {
 
 // write saves all that is known so far.
 func (b *bench) write() error {
+	if b.svg != "" && len(b.plots.figures) > 0 {
+		if err := writePlots(b.svg, b.plots.names, b.plots.figures); err != nil {
+			return err
+		}
+	}
 	if b.json == "" {
 		return nil
 	}

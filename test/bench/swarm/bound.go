@@ -14,7 +14,8 @@ const payloadShare = 1448.0 / 1514.0
 
 // swarm is what a lower bound follows from. Speeds are bits per second.
 type swarm struct {
-	blobs    []int64
+	bytes    int64
+	pieces   int
 	source   float64   // of the one that has the image at the start
 	upstream float64   // that the source itself must fetch over; 0 = it has all
 	hosts    []float64 // each way
@@ -31,13 +32,7 @@ type swarm struct {
 // and all that arrives was sent by somebody; the last of K pieces needs log2(N)
 // hops. A cold source adds F/upstream, and zones F over the link between them.
 func (s swarm) bound(share float64) time.Duration {
-	var bits, pieces float64
-	for _, n := range s.blobs {
-		bits += 8 * float64(n)
-		if g, err := piece.GeometryOf(n); err == nil {
-			pieces += float64(g.Count())
-		}
-	}
+	bits := 8 * float64(s.bytes)
 	n := float64(len(s.hosts))
 	slowest, all := math.Inf(1), s.source
 	for _, u := range s.hosts {
@@ -51,8 +46,19 @@ func (s swarm) bound(share float64) time.Duration {
 	if s.zoneLink > 0 {
 		t = max(t, bits/s.zoneLink)
 	}
-	t *= (1 + math.Log2(max(n, 1))/pieces) / share
+	t *= (1 + math.Log2(max(n, 1))/float64(s.pieces)) / share
 	return time.Duration(t * float64(time.Second))
+}
+
+// pieces is how many pieces blobs of these sizes have.
+func pieces(blobs []int64) int {
+	n := 0
+	for _, size := range blobs {
+		if g, err := piece.GeometryOf(size); err == nil {
+			n += g.Count()
+		}
+	}
+	return n
 }
 
 // alone is how long size bytes take over a link that nobody shares.

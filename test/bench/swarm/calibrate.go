@@ -8,22 +8,19 @@ import (
 	"time"
 )
 
-// Calibration: what a link of the scenario's rate carries for one host alone, over
-// plain HTTP from the upstream. It shows whether payloadShare is right on this
-// machine.
-const (
-	calibrateSkip = time.Second      // TCP's start and tbf's first burst are left out
-	calibrateFor  = 10 * time.Second // at most
-)
+// calibrateSkip leaves out TCP's start and tbf's first burst.
+const calibrateSkip = time.Second
 
-// calibrate returns the payload that arrives, as a share of the link's rate.
+// calibrate returns how much payload a link of the scenario's rate carries for one
+// host alone, over plain HTTP from the upstream, as a share of the rate. It shows
+// whether payloadShare is right on this machine.
 func (b *bench) calibrate(ctx context.Context, s scenario) (float64, error) {
 	const patience = 2 * time.Minute
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s = scenario{name: s.name, hosts: 1, rate: s.rate}
 	// Enough for the whole time, and half as much again.
-	s.layers = []int64{int64(float64(s.rate) / 8 * calibrateFor.Seconds() * 1.5)}
+	s.layers = []int64{int64(float64(s.rate) / 8 * b.calibrateFor.Seconds() * 1.5)}
 	w, err := b.newWorld(ctx, s)
 	defer w.close(s.name + "-calibrate")
 	if err != nil {
@@ -44,12 +41,13 @@ func (b *bench) calibrate(ctx context.Context, s scenario) (float64, error) {
 	if resp.StatusCode != http.StatusOK {
 		return 0, fmt.Errorf("calibrate: GET %s: %s", req.URL, resp.Status)
 	}
-	rate, err := goodput(resp.Body)
+	rate, err := goodput(resp.Body, b.calibrateFor)
 	return rate / float64(s.rate), err
 }
 
-// goodput reads from r for a while and returns the bits per second that come.
-func goodput(r io.Reader) (float64, error) {
+// goodput reads from r for at most this long and returns the bits per second that
+// come after calibrateSkip.
+func goodput(r io.Reader, within time.Duration) (float64, error) {
 	buf := make([]byte, 64<<10)
 	start := time.Now()
 	var from time.Time
@@ -63,7 +61,7 @@ func goodput(r io.Reader) (float64, error) {
 		case now.Sub(start) >= calibrateSkip:
 			from = now
 		}
-		if err == io.EOF || now.Sub(start) >= calibrateFor {
+		if err == io.EOF || now.Sub(start) >= within {
 			if from.IsZero() || !now.After(from) {
 				return 0, fmt.Errorf("calibrate: the transfer ended within %s", calibrateSkip)
 			}

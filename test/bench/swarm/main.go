@@ -18,6 +18,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/samara-p2p/samara/test/bench/report"
 	"github.com/samara-p2p/samara/test/lab"
@@ -32,11 +33,12 @@ func main() {
 	only := flag.String("only", strings.Join(systemNames(), ","), "systems to run; the others run where a scenario compares")
 	seederFlags := flag.String("seeder-flags", "", "further flags of the seeder, separated by spaces")
 	peerdFlags := flag.String("peerd-flags", "", "further flags of every peerd, separated by spaces")
-	b := &bench{rep: report.New("bench-swarm"), out: os.Stdout}
+	b := &bench{rep: report.New("bench-swarm"), out: os.Stdout, calibrateFor: 10 * time.Second}
 	flag.IntVar(&b.runs, "runs", 3, "runs of each scenario; figures are medians")
 	flag.IntVar(&b.compareRuns, "compare-runs", 1, "the same for the systems beside "+samara)
 	flag.Float64Var(&b.compareFor, "compare-for", 80, "seconds that such a run may take; the image is made smaller to fit")
 	flag.StringVar(&b.json, "json", "", "write the results to this file, after each scenario")
+	flag.StringVar(&b.svg, "svg", "", "draw the results: into this file if its name ends in .svg, else one file for each scenario into this directory")
 	flag.StringVar(&b.keep, "keep", "", "directory for the logs of all runs")
 	flag.StringVar(&b.profile, "profile", "", "directory for CPU profiles of the seeder and a peerd, of each scenario's first run")
 	flag.Parse()
@@ -99,7 +101,7 @@ func chooseScenarios(pattern string) ([]scenario, error) {
 
 func printList(chosen []scenario) {
 	for _, s := range chosen {
-		fmt.Printf("%-18s %3d Mbit/s, %4d MiB  %s\n", s.name, s.rate/lab.Mbit, s.bytes()/mib, s.doc)
+		fmt.Printf("%-18s %-32s %s\n", s.name, s.size(), s.doc)
 	}
 	fmt.Println("\nSystems, beside the first where a scenario compares (burst-8, burst-32):")
 	for _, sys := range systems() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/samara-p2p/samara/test/lab"
@@ -24,6 +25,7 @@ type scenario struct {
 	holder   bool                   // one more host has the image; seeder and upstream are stopped before the pulls
 	arrive   func(host int) time.Duration
 	fault    func(ctx context.Context, w *world, p *pulling) error // runs beside the pulls
+	pieces   int                                                   // of the image, for the bound; 0 = as many as layers make
 	compare  bool                                                  // other systems run it too
 
 	judge judge
@@ -70,9 +72,17 @@ const (
 // bytes is the sum of the layers.
 func (s scenario) bytes() int64 { return lab.ImageSpec{Layers: s.layers}.Bytes() }
 
+// size is "8 hosts, 100 Mbit/s, 256 MiB".
+func (s scenario) size() string {
+	return fmt.Sprintf("%d hosts, %g Mbit/s, %d MiB", s.hosts, float64(s.rate)/float64(lab.Mbit), s.bytes()/mib)
+}
+
 // swarm is what the scenario's lower bound follows from.
 func (s scenario) swarm() swarm {
-	b := swarm{blobs: s.layers, source: float64(s.seederRate()), zoneLink: s.zoneLink * float64(s.rate)}
+	b := swarm{bytes: s.bytes(), pieces: s.pieces, source: float64(s.seederRate()), zoneLink: s.zoneLink * float64(s.rate)}
+	if b.pieces == 0 {
+		b.pieces = pieces(s.layers)
+	}
 	if s.holder {
 		b.source = float64(s.rate)
 	}

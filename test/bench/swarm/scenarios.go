@@ -25,20 +25,20 @@ var (
 // scenarios are all there are, in the order of the table of targets.
 func scenarios() []scenario {
 	return []scenario{
-		{name: "burst-8", doc: "8 hosts at once, one layer", hosts: 8, rate: rateOf8, layers: image, compare: true, judge: judgeBurst(1.06)},
-		{name: "burst-8-layers", doc: "8 hosts at once, nine layers", hosts: 8, rate: rateOf8, layers: layered, judge: judgeBurst(1.06)},
-		{name: "burst-32", doc: "32 hosts at once, one layer", hosts: 32, rate: rateOf32, layers: image, compare: true, judge: judgeBurst(1.10)},
-		{name: "burst-32-layers", doc: "32 hosts at once, nine layers", hosts: 32, rate: rateOf32, layers: layered, judge: judgeBurst(1.10)},
-		{name: "cold-16", doc: "16 hosts at once, the seeder has nothing yet", hosts: 16, rate: rateOf16, layers: image, cold: true, judge: judgeCold},
-		{name: "seeder-4x", doc: "16 hosts at once, the seeder's link is 4x theirs", hosts: 16, rate: rateOf16, layers: image, seeder: 4, judge: judgeSeeder4x},
-		{name: "quarter-slow", doc: "16 hosts at once, every fourth has a quarter of the rate", hosts: 16, rate: rateOf16, layers: image, link: quarterSlow, judge: judgeSlow},
-		{name: "mixed-16", doc: "16 hosts at once, 40 layers of 1 KiB to 150 MiB", hosts: 16, rate: rateOf16, layers: mixed(), judge: judgeRatio(1.15)},
-		{name: "zones-2x16", doc: "two zones of 16 at once, a link of 2x a host's between them", hosts: 32, rate: rateOf32, layers: image, zoneLink: 2, judge: judgeZones},
-		{name: "staggered-32", doc: "32 hosts, one more each second", hosts: 32, rate: rateOf32, layers: image, arrive: each1s, judge: judgeOwnTime(report.AtMost(1.15))},
-		{name: "poisson-32", doc: "32 hosts at random, one in 500 ms on average", hosts: 32, rate: rateOf32, layers: image, arrive: poisson, judge: judgeOwnTime(report.Target{})},
-		{name: "killed-32", doc: "32 hosts at once, a quarter killed at a random moment and restarted 5 s later", hosts: 32, rate: rateOf32, layers: image, fault: killQuarter, judge: judgeKilled},
-		{name: "seeder-killed-16", doc: "16 hosts at once, the seeder is killed after its first copy", hosts: 16, rate: rateOf16, layers: image, fault: killSeeder, judge: judgeSeederKilled},
-		{name: "dht-only-15", doc: "15 hosts at once, seeder and upstream gone, one holder found in the DHT", hosts: 15, rate: rateOf16, layers: image, holder: true, judge: judgeRatio(1.20)},
+		{name: "burst-8", doc: "all at once, one layer", hosts: 8, rate: rateOf8, layers: image, compare: true, judge: judgeBurst(1.06)},
+		{name: "burst-8-layers", doc: "all at once, nine layers", hosts: 8, rate: rateOf8, layers: layered, judge: judgeBurst(1.06)},
+		{name: "burst-32", doc: "all at once, one layer", hosts: 32, rate: rateOf32, layers: image, compare: true, judge: judgeBurst(1.10)},
+		{name: "burst-32-layers", doc: "all at once, nine layers", hosts: 32, rate: rateOf32, layers: layered, judge: judgeBurst(1.10)},
+		{name: "cold-16", doc: "all at once, the seeder has nothing yet", hosts: 16, rate: rateOf16, layers: image, cold: true, judge: judgeCold},
+		{name: "seeder-4x", doc: "all at once, the seeder's link is 4x theirs", hosts: 16, rate: rateOf16, layers: image, seeder: 4, judge: judgeSeeder4x},
+		{name: "quarter-slow", doc: "all at once, every fourth host has a quarter of the rate", hosts: 16, rate: rateOf16, layers: image, link: quarterSlow, judge: judgeSlow},
+		{name: "mixed-16", doc: "all at once, 40 layers of 1 KiB to 150 MiB", hosts: 16, rate: rateOf16, layers: mixed(), judge: judgeRatio(1.15)},
+		{name: "zones-2x16", doc: "all at once in two zones, a link of 2x a host's between them", hosts: 32, rate: rateOf32, layers: image, zoneLink: 2, judge: judgeZones},
+		{name: "staggered-32", doc: "one more host each second", hosts: 32, rate: rateOf32, layers: image, arrive: each1s, judge: judgeOwnTime(report.AtMost(1.15))},
+		{name: "poisson-32", doc: "hosts start at random, one in 500 ms on average", hosts: 32, rate: rateOf32, layers: image, arrive: poisson, judge: judgeOwnTime(report.Target{})},
+		{name: "killed-32", doc: "all at once, a quarter killed at a random moment and restarted 5 s later", hosts: 32, rate: rateOf32, layers: image, fault: killQuarter, judge: judgeKilled},
+		{name: "seeder-killed-16", doc: "all at once, the seeder is killed after its first copy", hosts: 16, rate: rateOf16, layers: image, fault: killSeeder, judge: judgeSeederKilled},
+		{name: "dht-only-15", doc: "all at once, seeder and upstream gone, one holder found in the DHT", hosts: 15, rate: rateOf16, layers: image, holder: true, judge: judgeRatio(1.20)},
 	}
 }
 
