@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,7 +74,7 @@ func (b *bench) cachedPulls(ctx context.Context) error {
 		}
 		puller.Client.CloseIdleConnections()
 	}
-	web, err := b.startNginx(ctx, h, p.Data)
+	web, err := b.startNginx(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -87,17 +88,16 @@ func (b *bench) cachedPulls(ctx context.Context) error {
 	return b.compare(ctx, h, servers, fmt.Sprintf("cached, %d MiB", b.large/mib), bigRepo, b.big.Blobs()[1:], b.rounds)
 }
 
-// startNginx serves the blobs of a peerd's store and returns nginx's processes.
-func (b *bench) startNginx(ctx context.Context, h *lab.Host, data string) ([]int, error) {
+// startNginx serves the images' blobs from files and returns nginx's processes.
+func (b *bench) startNginx(ctx context.Context, h *lab.Host) ([]int, error) {
 	dir := h.Dir()
 	files := filepath.Join(dir, "files")
 	if err := os.MkdirAll(files, 0o755); err != nil {
 		return nil, err
 	}
-	for _, d := range append(b.image.Blobs(), b.big.Blobs()...) {
-		hex := d.Digest.Hex
-		if err := copyFile(filepath.Join(files, hex), filepath.Join(data, "store", "blobs", "sha256", hex[:2], hex, "data")); err != nil {
-			return nil, err
+	for _, img := range []*lab.Image{b.image, b.big} {
+		if err := writeBlobs(files, img); err != nil {
+			return nil, fmt.Errorf("write files for nginx: %w", err)
 		}
 	}
 	conf := filepath.Join(dir, "nginx.conf")
@@ -116,21 +116,35 @@ func (b *bench) startNginx(ctx context.Context, h *lab.Host, data string) ([]int
 	return processes(p.Pid())
 }
 
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
+// writeBlobs writes each blob of an image to a file named by its digest.
+func writeBlobs(dir string, img *lab.Image) error {
+	config, err := img.V1().RawConfigFile()
 	if err != nil {
 		return err
 	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	blobs := img.Blobs()
+	if err := os.WriteFile(filepath.Join(dir, blobs[0].Digest.Hex), config, 0o644); err != nil {
+		return err
+	}
+	layers, err := img.V1().Layers()
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(out, in); err != nil {
-		out.Close()
-		return err
+	for i, l := range layers {
+		r, err := l.Compressed()
+		if err != nil {
+			return err
+		}
+		f, err := os.Create(filepath.Join(dir, blobs[i+1].Digest.Hex))
+		if err != nil {
+			return errors.Join(err, r.Close())
+		}
+		_, err = io.Copy(f, r)
+		if err := errors.Join(err, f.Close(), r.Close()); err != nil {
+			return err
+		}
 	}
-	return out.Close()
+	return nil
 }
 
 // processes are a process and its children.
