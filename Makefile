@@ -84,6 +84,10 @@ bench: ## benchmarks of all packages
 bench-small: packages ## what small blobs cost, cold and cached; needs root, nginx; BENCHFLAGS='--runs 1'
 	@$(GO) run ./test/bench/small $(BENCHFLAGS)
 
+.PHONY: bench-memory
+bench-memory: packages ## resident memory of the daemons at its largest; needs root; BENCHFLAGS='--run idle'
+	@$(GO) run ./test/bench/memory $(BENCHFLAGS)
+
 .PHONY: bench-swarm
 bench-swarm: bench-packages ## whole swarms against what their links allow (hours); BENCHFLAGS='--run burst-8'
 	@$(GO) run ./test/bench/swarm $(BENCHFLAGS)

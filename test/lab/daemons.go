@@ -171,6 +171,14 @@ func (p *Peerd) Profile(ctx context.Context, d time.Duration) ([]byte, error) {
 	return p.admin.profile(ctx, d)
 }
 
+// Heap is a heap profile of the seeder, taken after a collection.
+func (s *Seeder) Heap(ctx context.Context) (string, error) { return s.admin.get(ctx, heapPath) }
+
+// Heap is a heap profile of the peerd, taken after a collection.
+func (p *Peerd) Heap(ctx context.Context) (string, error) { return p.admin.get(ctx, heapPath) }
+
+const heapPath = "/debug/pprof/heap?gc=1"
+
 func commonArgs(h *Host, data string) []string {
 	return []string{"serve", "--data", data,
 		"--p2p-listen", fmt.Sprintf("/ip4/%s/tcp/%d", h.IP, h.Port(P2PPort)),
