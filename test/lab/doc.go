@@ -25,11 +25,12 @@
 //
 // # Invariants
 //
-//   - Only processes that this lab started are ever signalled, by their own pid.
+//   - Only processes that this lab started are ever signalled, by their own pid,
+//     and what they started, by their process group.
 //   - Close leaves nothing behind: no namespace, process, mount or directory.
 //     SIGINT and SIGTERM do the same. What a killed run leaves behind carries its
 //     pid in the name and is swept by the next lab of the same user.
 //   - Every wait has an end.
 //
-// Callers: tests, test/scenario, test/demo, test/accept. No product code.
+// Callers: tests, test/scenario, test/demo, test/accept, test/bench. No product code.
 package lab

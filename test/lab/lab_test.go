@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -173,12 +174,37 @@ func TestProcess(t *testing.T) {
 			if !errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "no such thing") {
 				t.Errorf("early exit: %v", err)
 			}
+			// Children do not outlive their program, however that ends.
+			p, err = h.Start(ctx, Command{Name: "parent", Path: "/bin/sh", Args: []string{"-c", `sleep 60 & echo child $!; wait`}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitLog(t, p, "child ")
+			child, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(p.Log(), "child ")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Kill()
+			if err := Eventually(ctx, func() error {
+				if !ended(child) {
+					return fmt.Errorf("process %d is still there", child)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
 			out, err := h.Run(ctx, "/bin/echo", "x")
 			if err != nil || string(out) != "x\n" {
 				t.Errorf("Run: %q, %v", out, err)
 			}
 		})
 	}
+}
+
+// ended reports whether a process is gone, or a zombie that nobody has reaped yet.
+func ended(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
 // waitLog waits until a process has printed text.

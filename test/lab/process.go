@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is a program to run on a host.
@@ -99,10 +101,24 @@ func (p *Process) launch() error {
 	p.exec, p.done = cmd, done
 	p.mu.Unlock()
 	go func() {
+		endGroup(cmd.Process.Pid)
 		_ = cmd.Wait() // the state is read from cmd.ProcessState
 		close(done)
 	}()
 	return nil
+}
+
+// endGroup waits for the end of a program and then ends what it started and left
+// behind, such as nginx its workers when it is killed. The program is not reaped
+// yet: until then nobody else's processes can have its number, or its group's.
+func endGroup(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	_ = unix.Kill(-pid, unix.SIGKILL) // ESRCH: it left nothing
 }
 
 // waitReady polls the Ready URL from inside the host.

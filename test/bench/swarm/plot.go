@@ -76,7 +76,7 @@ type line struct {
 type legend struct {
 	Name, Color     string
 	Width           float64
-	Dash            string
+	Dash, Opacity   string
 	X, Swatch, Text float64
 }
 
@@ -129,7 +129,7 @@ func (p *panel) add(name string, style line, points []pair) {
 	style.Path = b.String()
 	p.Lines = append(p.Lines, style)
 	if name != "" {
-		p.Legend = append(p.Legend, legend{Name: name, Color: style.Color, Width: style.Width, Dash: style.Dash})
+		p.Legend = append(p.Legend, legend{Name: name, Color: style.Color, Width: style.Width, Dash: style.Dash, Opacity: style.Opacity})
 	}
 }
 
