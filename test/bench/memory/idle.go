@@ -31,7 +31,7 @@ const (
 	idleBlob       = 64 * mib
 	crowdP2PPort   = 10000 // of the first; the others follow
 	crowdPiecePort = 20000
-	crowdWithin    = 2 * time.Minute
+	crowdWithin    = 4 * time.Minute
 )
 
 // idle measures a peerd that has pulled an image and is left alone with a swarm.
@@ -137,7 +137,7 @@ func crowd(args []string) error {
 		known = append(known, *ai)
 	}
 	var g errgroup.Group
-	g.SetLimit(8) // starting at a time
+	g.SetLimit(4) // starting at a time
 	for i := range *n {
 		g.Go(func() error {
 			key, _, err := crypto.GenerateEd25519Key(rand.Reader)
@@ -162,10 +162,7 @@ func crowd(args []string) error {
 			}
 			e.Start(node)
 			for _, ai := range known {
-				if err := node.Connect(ctx, ai); err != nil {
-					return err
-				}
-				if err := node.Send(ai.ID, p2p.Join{Digest: digest.Digest(*blob), Size: *size, WantPeers: 30}); err != nil {
+				if err := takePart(ctx, node, ai, p2p.Join{Digest: digest.Digest(*blob), Size: *size, WantPeers: 30}); err != nil {
 					return err
 				}
 			}
@@ -177,4 +174,22 @@ func crowd(args []string) error {
 	}
 	<-ctx.Done()
 	return nil // the process ends, and with it everything
+}
+
+// takePart makes a node a neighbour of a peer and joins its swarm. A dial may
+// take too long while hundreds of nodes start.
+func takePart(ctx context.Context, node *p2p.Node, ai peer.AddrInfo, j p2p.Join) (err error) {
+	for range 20 {
+		if err = node.Connect(ctx, ai); err == nil {
+			if err = node.Send(ai.ID, j); err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
 }
