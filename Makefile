@@ -81,19 +81,23 @@ bench: ## benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 20m ./pkg/... ./internal/...
 
 .PHONY: bench-small
-bench-small: packages ## what small blobs cost, cold and cached; needs root, nginx; BENCHFLAGS='--runs 1'
+bench-small: bench-packages ## what small blobs cost, cold and cached; needs root, nginx; BENCHFLAGS='--runs 1'
 	@$(GO) run ./test/bench/small $(BENCHFLAGS)
 
 .PHONY: bench-memory
 bench-memory: packages ## resident memory of the daemons at its largest; needs root; BENCHFLAGS='--run idle'
 	@$(GO) run ./test/bench/memory $(BENCHFLAGS)
 
+.PHONY: bench-data
+bench-data: bench-packages ## processor time per byte in a peerd; needs root, nginx; BENCHFLAGS='--runs 1'
+	@$(GO) run ./test/bench/data $(BENCHFLAGS)
+
 .PHONY: bench-swarm
-bench-swarm: bench-packages ## whole swarms against what their links allow (hours); BENCHFLAGS='--run burst-8'
+bench-swarm: bench-packages ## whole swarms against what their links allow; needs root, 2 h; BENCHFLAGS='--run burst-8'
 	@$(GO) run ./test/bench/swarm $(BENCHFLAGS)
 
 .PHONY: bench-packages
-bench-packages:
+bench-packages: # as packages, and what benchmarks compare with
 	@$(MAKE) --no-print-directory packages PACKAGES='$(PACKAGES) $(BENCH_PACKAGES)'
 
 .PHONY: generate
@@ -101,7 +105,7 @@ generate: ## everything that is generated and committed
 	$(GO) generate ./...
 
 .PHONY: packages
-packages: # Debian packages; does nothing when they are there, asks for them when it may not
+packages: # Debian packages, their services not started; does nothing when they are there, names them when it may not install
 	@missing=(); \
 	for p in $(PACKAGES); do \
 	  case $$p in iproute2) prog=ip;; *) prog=$$p;; esac; \
@@ -111,6 +115,8 @@ packages: # Debian packages; does nothing when they are there, asks for them whe
 	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	  echo "installing $${missing[*]}"; \
 	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	  policy=/usr/sbin/policy-rc.d; \
+	  if [ ! -e $$policy ]; then trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; fi; \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$${missing[@]}"; } </dev/null >/tmp/samara-apt.log 2>&1 \
 	    || { tail -5 /tmp/samara-apt.log; echo "could not install $${missing[*]}: what needs them is skipped"; }; \
 	else \
