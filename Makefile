@@ -73,8 +73,8 @@ fuzz-smoke: ## each fuzz target for FUZZTIME (5s)
 	@$(GO) run ./test/fuzzsmoke -time $(FUZZTIME)
 
 .PHONY: sim
-sim: ## the scheduler's scenarios in virtual time
-	$(GO) run ./test/sim
+sim: ## the scheduler in virtual time: scenarios, 1,000 hosts, the DHT; SIMFLAGS='-large' for 10,000
+	$(GO) run ./test/sim $(SIMFLAGS)
 
 .PHONY: bench
 bench: ## benchmarks of all packages

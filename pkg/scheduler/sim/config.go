@@ -53,6 +53,7 @@ type Config struct {
 	Far      time.Duration // and between zones: 1 ms
 	HaveWait time.Duration // haves are batched so long: as pkg/p2p does
 	Quantum  time.Duration // of the network: 1 ms, 5 ms above 100 hosts, 10 ms from 1,000 on
+	Curve    time.Duration // step of Report.Curve; 0 = none
 	Limit    time.Duration // the run ends by then: 20 times the lower bound and a minute
 
 	Download scheduler.Config      // Geometry, Have and Seed are set by the run

@@ -2,9 +2,9 @@ package sim
 
 import "time"
 
-// Sizes of what hosts say to each other, in bytes, as pkg/p2p encodes it; the
-// test of test/sim holds them against real peers. On the control stream that
-// is a frame with yamux and TLS around it, on the data plane HTTP in TLS.
+// Sizes of what hosts say to each other, in bytes, as pkg/p2p encodes it;
+// TestSizes holds them against that. On the control stream that is a frame with
+// yamux and TLS around it, on the data plane HTTP in TLS.
 const (
 	tlsRecord = 22
 	sizeFrame = tlsRecord + 12 + 1 + 2 // yamux header, length of the frame, body tag and length
@@ -15,11 +15,11 @@ const (
 	sizeState   = sizeFrame + 82    // digest, size; and a bitfield
 	sizeRuns    = sizeFrame + 320   // digest, envelope with key and signature; and the hashes
 	sizePeers   = sizeFrame + 75    // digest; and the peers
-	sizePeer    = 60                // peer ID, one address
+	sizePeer    = 54                // peer ID, one address
 	sizeHave    = sizeFrame + 2 + 4 // reference; and the pieces
 	sizeAsk     = tlsRecord + 281   // request line and headers; and the pieces or the bitfield
 	sizeGranted = tlsRecord + 125   // status and headers; and the pieces
-	sizeRefused = tlsRecord + 175   // 503 with headers; and the peers to try
+	sizeRefused = tlsRecord + 138   // 503 with headers; and the peers to try
 	sizeNotHeld = tlsRecord + 80
 
 	hashSize = 32

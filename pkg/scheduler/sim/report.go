@@ -28,7 +28,8 @@ type Report struct {
 	MostKnown  int           // of the host that had most
 	Control    Control       // what was said besides pieces
 	Stuck      int
-	Steps      int64 // of all state machines
+	Curve      []float64 // what came in at all pullers / what their links could take, for each Config.Curve
+	Steps      int64     // of all state machines
 }
 
 // Control is what hosts said to each other besides pieces, headers of TCP and
@@ -152,6 +153,7 @@ func (w *world) report() Report {
 		r.MostKnown = max(r.MostKnown, h.met)
 	}
 	r.Control = w.control(n, image)
+	r.Curve = w.curve
 	return r
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -61,12 +62,32 @@ func Scenarios() []Scenario {
 	return all
 }
 
-// Large are the worlds of issue 3, which take longer to simulate.
-func Large() []Scenario {
-	return []Scenario{
-		{"burst-1000", "1,000 hosts of 60 neighbours", Config{Seed: 1, Hosts: 1000}},
-		{"zones-1000", "1,000 hosts in three zones", Config{Seed: 1, Hosts: 1000, Zones: 3}},
+// Scale are worlds of 1,000 and of 10,000 hosts. With 10,000 the blob has 256
+// pieces instead of 1,024: the log2(N)/K of the lower bound, and what is lost
+// at start and end, weigh four times as much.
+func Scale() []Scenario {
+	var all []Scenario
+	for _, n := range []int{1000, 10_000} {
+		size, what := int64(256*MiB), "256 MiB"
+		if n > 1000 {
+			size, what = 64*MiB, "64 MiB"
+		}
+		add := func(kind, about string, c Config) {
+			c.Seed, c.Hosts, c.Blobs = 1, n, []int64{size}
+			all = append(all, Scenario{fmt.Sprintf("scale-%d%s", n, kind), fmt.Sprintf("%d hosts, %s%s", n, what, about), c})
+		}
+		add("", "", Config{})
+		add("-zones", ", three zones", Config{Zones: 3})
+		add("-churn", ", 1% of them a minute killed and back after 5 s", Config{Faults: churn(n, 0.01, 30*time.Second)})
+		add("-seeder", ", seeder link 10x", Config{SeederLink: Symmetric(1000)})
+		add("-lean", ", signed hashes only to who lacks them", Config{LeanRuns: true})
 	}
+	return all
+}
+
+// Short is the 1,000 hosts that CI simulates within a minute.
+func Short() Scenario {
+	return Scenario{"scale-short", "1,000 hosts, 64 MiB", Config{Seed: 1, Hosts: 1000, Blobs: []int64{64 * MiB}}}
 }
 
 func everyFourth(mbit float64) func(int) Link {
@@ -110,6 +131,18 @@ func killSome(n, k int) []Fault {
 	var f []Fault
 	for _, h := range rng.Perm(n)[:k] {
 		t := time.Second + time.Duration(rng.Int64N(int64(18*time.Second)))
+		f = append(f, Fault{t, h, Kill}, Fault{t + 5*time.Second, h, Restart})
+	}
+	return f
+}
+
+// churn kills a share of n hosts per minute, at random, each to be restarted
+// after 5 s.
+func churn(n int, perMinute float64, during time.Duration) []Fault {
+	rng := rand.New(rand.NewPCG(11, 11))
+	var f []Fault
+	for range int(math.Ceil(float64(n) * perMinute * during.Minutes())) {
+		t, h := time.Duration(rng.Int64N(int64(during))), rng.IntN(n)
 		f = append(f, Fault{t, h, Kill}, Fault{t + 5*time.Second, h, Restart})
 	}
 	return f

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -94,7 +95,7 @@ func TestScenarios(t *testing.T) {
 
 func TestTargetsAreOfScenarios(t *testing.T) {
 	names := map[string]bool{}
-	for _, s := range append(Scenarios(), Large()...) {
+	for _, s := range append(append(Scenarios(), Scale()...), Short()) {
 		if names[s.Name] {
 			t.Errorf("two scenarios are called %s", s.Name)
 		}
@@ -109,9 +110,9 @@ func TestTargetsAreOfScenarios(t *testing.T) {
 
 // TestSameSeedSameRun: a simulation is a function of its Config.
 func TestSameSeedSameRun(t *testing.T) {
-	c := Config{Hosts: 6, Seed: 4, Blobs: []int64{20 * MiB, 3 * MiB}, Liars: 1,
+	c := Config{Hosts: 6, Seed: 4, Curve: time.Second, Blobs: []int64{20 * MiB, 3 * MiB}, Liars: 1,
 		Faults: []Fault{{500 * time.Millisecond, 1, Kill}, {time.Second, 1, Restart}}}
-	if a, b := Run(c), Run(c); a != b {
+	if a, b := Run(c), Run(c); !reflect.DeepEqual(a, b) {
 		t.Fatalf("two runs differ:\n%+v\n%+v", a, b)
 	}
 }

@@ -28,6 +28,9 @@ type world struct {
 	held    []*piece.Bitfield // by all pullers together
 	covered func()            // called once that is everything
 
+	curve   []float64
+	upToNow float64 // bytes that the pullers' links took
+
 	unfinished int
 	steps      int64
 	traffic    [kinds]traffic
@@ -134,6 +137,9 @@ func (w *world) run() {
 		}
 		w.clock.at(f.At, func() { w.hosts[f.Host+1].fault(f.Kind) })
 	}
+	if w.c.Curve > 0 {
+		w.clock.after(w.c.Curve, w.sample)
+	}
 	limit := w.c.Limit
 	if limit == 0 {
 		limit = 20*lowerBound(w.c) + time.Minute
@@ -142,6 +148,18 @@ func (w *world) run() {
 		w.net.step(w.mail.waiting > 0)
 		w.deliver()
 	}
+}
+
+// sample notes how well the pullers' links were used since the last time.
+func (w *world) sample() {
+	var moved, could float64
+	for _, h := range w.pullers {
+		moved += w.net.links[h.down].sent
+		could += h.rate.Down * w.c.Curve.Seconds()
+	}
+	w.curve = append(w.curve, (moved-w.upToNow)/could)
+	w.upToNow = moved
+	w.clock.after(w.c.Curve, w.sample)
 }
 
 // fault applies a fault to h.
