@@ -164,10 +164,13 @@ func (b *bench) repeat(ctx context.Context, s scenario, sys system, n int) (runs
 		if err != nil {
 			b.logf("%s, run %d of %d: %v", sys.name, i+1, n, err)
 			failed++
-			continue
+		} else {
+			b.logf("%s, run %d of %d: %s", sys.name, i+1, n, o)
+			runs = append(runs, o)
 		}
-		b.logf("%s, run %d of %d: %s", sys.name, i+1, n, o)
-		runs = append(runs, o)
+		if err := b.write(); err != nil {
+			b.logf("%v", err)
+		}
 	}
 	return runs, failed
 }

@@ -37,7 +37,7 @@ func main() {
 	flag.IntVar(&b.runs, "runs", 3, "runs of each scenario; figures are medians")
 	flag.IntVar(&b.compareRuns, "compare-runs", 1, "the same for the systems beside "+samara)
 	flag.Float64Var(&b.compareFor, "compare-for", 80, "seconds that such a run may take; the image is made smaller to fit")
-	flag.StringVar(&b.json, "json", "", "write the results to this file, after each scenario")
+	flag.StringVar(&b.json, "json", "", "write the results to this file, after each run")
 	flag.StringVar(&b.svg, "svg", "", "draw the results: into this file if its name ends in .svg, else one file for each scenario into this directory")
 	flag.StringVar(&b.keep, "keep", "", "directory for the logs of all runs")
 	flag.StringVar(&b.profile, "profile", "", "directory for CPU profiles of the seeder and a peerd, of each scenario's first run")
