@@ -41,19 +41,9 @@ func (e *Engine) Prefetch(ws ...Want) {
 // help. life bounds the reader.
 func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int64, error) {
 	for range 3 {
-		b, err := e.o.Store.Blob(w.Digest)
-		if err == nil && b.Complete() {
-			f, ferr := b.File()
-			size := b.Size()
-			b.Release()
-			if ferr == nil {
-				return f, size, nil
-			}
-			if !errors.Is(ferr, store.ErrNotFound) {
-				return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ferr)
-			}
-		} else if err == nil {
-			b.Release()
+		f, size, err := e.OpenHeld(w.Digest)
+		if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrNotHeld) {
+			return f, size, err
 		}
 		if w.small() {
 			content, err := e.Small(ctx, w, SmallBlob)
@@ -79,6 +69,22 @@ func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int
 		return r, s.geom.Size(), nil
 	}
 	return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ErrUnavailable)
+}
+
+// OpenHeld opens a blob that the store holds whole. It asks nobody and waits for
+// nothing but the disk. Errors: store.ErrNotFound, store.ErrNotHeld, or the
+// system's.
+func (e *Engine) OpenHeld(d digest.Digest) (io.ReadSeekCloser, int64, error) {
+	b, err := e.o.Store.Blob(d)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer b.Release()
+	f, err := b.File()
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, b.Size(), nil
 }
 
 // memory is small content as an io.ReadSeekCloser.

@@ -44,6 +44,8 @@ type engine interface {
 	// Open returns a blob once a first piece proves a source, at the latest
 	// when ctx ends. life bounds the reader.
 	Open(ctx, life context.Context, w fetch.Want) (io.ReadSeekCloser, int64, error)
+	// OpenHeld opens a blob that is here whole; any error means that it is not.
+	OpenHeld(d digest.Digest) (io.ReadSeekCloser, int64, error)
 }
 
 func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
@@ -131,6 +133,11 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 
 // Blob implements registry.Backend.
 func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
+	if !r.Head {
+		if c, size, err := b.engine.OpenHeld(r.Digest); err == nil {
+			return registry.Blob{Digest: r.Digest, Size: size, Content: c}, nil
+		}
+	}
 	dctx, cancel := context.WithTimeout(ctx, blobTimeout)
 	defer cancel()
 	w, err := b.meta.Blob(dctx, r)

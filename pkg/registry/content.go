@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -80,7 +81,7 @@ func (h *handler) serve(w *response, r *http.Request, d digest.Digest, size int6
 	} else if end != size {
 		return fmt.Errorf("%s is %d bytes long where its size is %d", d, end, size)
 	}
-	if h.DecisionTimeout > 0 {
+	if _, here := content.(*os.File); h.DecisionTimeout > 0 && !here {
 		w.sendHeaderBy(max(0, h.DecisionTimeout-time.Since(w.began)))
 	}
 	http.ServeContent(w, r, "", time.Time{}, content)

@@ -243,8 +243,11 @@ func unknownCode(k kind, code string) string {
 // account writes the request's metrics and its log line, if it deserves one.
 func (h *handler) account(w *response, r *http.Request, rt route, err error) {
 	code := w.status
-	log := h.Log.With(zap.String("kind", string(rt.kind)), zap.String("method", methodLabel(r.Method)),
-		zap.String("repository", short(rt.repo)), zap.String("reference", short(rt.ref)))
+	log := h.Log
+	if w.sourceErr != nil || w.clientErr != nil || err != nil { // most requests have nothing to tell
+		log = log.With(zap.String("kind", string(rt.kind)), zap.String("method", methodLabel(r.Method)),
+			zap.String("repository", short(rt.repo)), zap.String("reference", short(rt.ref)))
+	}
 	switch {
 	case w.sourceErr != nil:
 		h.metrics.cut.WithLabelValues(string(rt.kind), "source").Inc()

@@ -58,7 +58,7 @@ func nginxPath() (string, error) {
 
 // cachedPulls compares a peerd that holds everything with an nginx that has the
 // same files, both over the loopback of one host.
-func (b *bench) cachedPulls(ctx context.Context) error {
+func (b *bench) cachedPulls(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	c, err := b.cluster(ctx)
@@ -82,6 +82,8 @@ func (b *bench) cachedPulls(ctx context.Context) error {
 		{"nginx", "http://" + h.Local(nginxPort), web},
 		{"peerd", p.Mirror, []int{p.Pid()}},
 	}
+	stop := b.profileOf(ctx, "peerd-cached", p.Profile)
+	defer func() { err = errors.Join(err, stop()) }()
 	if err := b.compare(ctx, h, servers, fmt.Sprintf("cached, %d blobs", b.blobs), repository, b.image.Blobs(), b.rounds); err != nil {
 		return err
 	}

@@ -262,19 +262,24 @@ func (b *bench) coldRun(ctx context.Context, parallel, run int) (direct, samara 
 
 // profiles takes CPU profiles of the seeder and one peerd during a pull.
 func (b *bench) profiles(ctx context.Context, c *cluster, parallel, run int) (stop func() error) {
+	name := func(daemon string) string { return fmt.Sprintf("%s-%d-%d", daemon, parallel, run) }
+	seeder, peerd := b.profileOf(ctx, name("seeder"), c.seeder.Profile), b.profileOf(ctx, name("peerd"), c.peerds[0].Profile)
+	return func() error { return errors.Join(seeder(), peerd()) }
+}
+
+// profileOf takes a CPU profile of the next seconds, if profiles are wanted;
+// stop waits for it.
+func (b *bench) profileOf(ctx context.Context, name string, take func(context.Context, time.Duration) ([]byte, error)) (stop func() error) {
 	if b.profile == "" {
 		return func() error { return nil }
 	}
-	const span = 3 * time.Second
 	var g errgroup.Group
-	for name, take := range map[string]func(context.Context, time.Duration) ([]byte, error){"seeder": c.seeder.Profile, "peerd": c.peerds[0].Profile} {
-		g.Go(func() error {
-			p, err := take(ctx, span)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(b.profile, fmt.Sprintf("%s-%d-%d.pprof", name, parallel, run)), p, 0o644)
-		})
-	}
+	g.Go(func() error {
+		p, err := take(ctx, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(b.profile, name+".pprof"), p, 0o644)
+	})
 	return g.Wait
 }
