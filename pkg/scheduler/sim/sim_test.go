@@ -117,6 +117,66 @@ func TestSameSeedSameRun(t *testing.T) {
 	}
 }
 
+// TestPredictsLab holds the simulator against makespans that test/bench/swarm
+// measured in the lab on two cores (its --hosts, --size and --rate; the raw
+// rate's time = 1): it has to be right within a tenth. At 100 Mbit/s the lab's
+// processors were the limit.
+func TestPredictsLab(t *testing.T) {
+	for _, c := range []struct {
+		hosts    int
+		mib      int64
+		mbit     float64
+		measured float64
+	}{
+		{6, 24, 20, 1.193},
+		{8, 128, 50, 1.108},
+		{8, 256, 100, 1.175},
+	} {
+		const seeds = 3
+		ratio := 0.0
+		for seed := range seeds {
+			r := Run(Config{Seed: uint64(seed + 1), Hosts: c.hosts, Blobs: []int64{c.mib * MiB}, Link: Symmetric(c.mbit)})
+			ratio += r.Makespan.Seconds() / (float64(c.mib*MiB) / (c.mbit * Mbit)) / seeds
+		}
+		if off := ratio/c.measured - 1; math.Abs(off) > 0.1 {
+			t.Errorf("%d hosts, %d MiB, %.0f Mbit/s: simulated %.3f, measured %.3f", c.hosts, c.mib, c.mbit, ratio, c.measured)
+		}
+	}
+}
+
+// TestSlowStart: a connection begins with its window, doubles it each round
+// trip, and begins anew after it has idled.
+func TestSlowStart(t *testing.T) {
+	const size = 1 << 20
+	r := func(w Wire) time.Duration {
+		w.Framing = 1
+		r := Run(Config{Seed: 1, Hosts: 1, Blobs: []int64{size}, Link: Symmetric(1000), Latency: 20 * time.Millisecond, Wire: w})
+		return r.Makespan
+	}
+	free, slow, wide := r(Wire{}), r(Wire{Window: 14480}), r(Wire{Window: 4 * 14480})
+	// Four pieces, one connection each or two in turn: some doublings of 40 ms.
+	if slow-free < 3*40*time.Millisecond || slow-free > 12*40*time.Millisecond {
+		t.Errorf("slow start took %v longer", slow-free)
+	}
+	if wide >= slow || wide <= free {
+		t.Errorf("%v with four times the window, %v with one, %v without", wide, slow, free)
+	}
+}
+
+// TestTalkTakesBytes: what hosts say takes its share of their links.
+func TestTalkTakesBytes(t *testing.T) {
+	c := Config{Seed: 1, Hosts: 8, Blobs: []int64{64 * MiB}, Wire: IdealWire}
+	free := Run(c)
+	c.Wire.Header = 20_000 // a message costs as much as a thirteenth of a piece
+	dear := Run(c)
+	if dear.Ratio < free.Ratio+0.02 {
+		t.Errorf("%.3f with dear messages, %.3f else", dear.Ratio, free.Ratio)
+	}
+	if s := free.Control; s.Share < 0.001 || s.Share > 0.01 || math.Abs(s.Joins+s.Runs+s.Haves+s.Asks-s.Share) > 1e-9 {
+		t.Errorf("control is %+v", s)
+	}
+}
+
 // TestLatency: round trips of up to 100 ms cost next to nothing.
 func TestLatency(t *testing.T) {
 	for _, n := range []int{1, 8} {
