@@ -27,8 +27,8 @@ func (w *world) blobs(n int) (wants []Want, contents [][]byte) {
 // counting counts the requests that reach a host's engine.
 type counting struct {
 	*Engine
-	singles, batches atomic.Int64
-	contents         func(ctx context.Context) error // nil: the engine's
+	batches  atomic.Int64
+	contents func(ctx context.Context) error // nil: the engine's
 }
 
 func (c *counting) Contents(ctx context.Context, from peer.ID, ds []digest.Digest, w p2p.ContentsWriter) error {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"testing"
 
@@ -183,9 +182,6 @@ func FuzzContents(f *testing.F) {
 		r := &contentsReader{in: bufio.NewReader(bytes.NewReader(b)), ds: ds, limit: 1000, seen: make([]bool, len(ds))}
 		for n := 0; ; n++ {
 			i, c, _, err := r.next()
-			if err == io.EOF {
-				return
-			}
 			if err != nil {
 				return
 			}
