@@ -78,10 +78,10 @@ func (d *Download) hurry(w *want) {
 			first = r.peer
 		}
 	}
-	p := d.second(w.block, first, d.c.MaxPerPeer+1)
+	p := d.second(w.block, first, d.c.MaxPerPeer)
 	for _, q := range d.up {
 		if p == nil && q != first && q.source() && q.usable() && !q.shun &&
-			q.urgent.until <= d.now && q.wait.fails == 0 && q.out <= d.per {
+			q.urgent.until <= d.now && q.wait.fails == 0 && q.out <= d.c.MaxPerPeer {
 			p = q
 		}
 	}
@@ -108,7 +108,7 @@ func (d *Download) wakeForReaders() {
 func (d *Download) holderFor(i int) *peer {
 	var best *peer
 	for _, p := range d.up {
-		if p.source() || !p.usable() || !p.have.has(i) || p.out > d.c.MaxPerPeer || p.wait.until > d.now || p.shun {
+		if p.source() || !p.usable() || !p.have.has(i) || p.out >= d.c.MaxPerPeer || p.wait.until > d.now || p.shun {
 			continue
 		}
 		if !p.near && (d.nearH.has(i) || !d.mayCross(i)) {
@@ -135,7 +135,7 @@ func (d *Download) urge(w *want) {
 			d.at(p.urgent.until)
 			continue
 		}
-		if p.wait.fails > 0 && p.wait.until > d.now || p.out > d.per {
+		if p.wait.fails > 0 && p.wait.until > d.now || p.out > d.c.MaxPerPeer {
 			continue
 		}
 		d.ask(p, []int{w.block}, true, false)
@@ -157,19 +157,9 @@ func (d *Download) ask(p *peer, pieces []int, urgent, hedge bool) *request {
 	return r
 }
 
-// perPeer is how many requests one peer may have under way: one, so that
-// pieces are chosen late; one more where sources are few, so that links do not
-// idle from one request to the next. The giver sends them one after another.
-func (d *Download) perPeer() int {
-	if d.sources() <= d.c.MaxRequests/2 {
-		return d.c.MaxPerPeer + 1
-	}
-	return d.c.MaxPerPeer
-}
-
 // fill asks ordinary peers until the requests are used up.
 func (d *Download) fill() {
-	limit, per := d.c.MaxRequests, d.per
+	limit := d.c.MaxRequests
 	for _, p := range d.up {
 		if p.source() && p.usable() {
 			limit-- // its own place
@@ -182,7 +172,7 @@ func (d *Download) fill() {
 		far = max(2, d.c.MaxRequests/4) - d.farRequests()
 	}
 	for d.openN > 0 && d.peerRequests() < max(limit, 1) {
-		p := d.nextPeer(per, far > 0)
+		p := d.nextPeer(far > 0)
 		if p == nil && far > 0 {
 			far = 0
 			continue
@@ -230,7 +220,7 @@ func (d *Download) farRequests() int {
 // nextPeer returns the best ordinary peer that may be asked now: same zone
 // first, then those that give, then the lowest round trip; ties at random.
 // With far set, only those of other zones.
-func (d *Download) nextPeer(per int, far bool) *peer {
+func (d *Download) nextPeer(far bool) *peer {
 	if len(d.up) == 0 {
 		return nil
 	}
@@ -238,7 +228,7 @@ func (d *Download) nextPeer(per int, far bool) *peer {
 	start := d.rng.IntN(len(d.up))
 	for k := range d.up {
 		p := d.up[(start+k)%len(d.up)]
-		if p.source() || p.dry || p.haveN == 0 || p.out >= per || p.bad || far && p.near || p.shun && p.out > 0 {
+		if p.source() || p.dry || p.haveN == 0 || p.out >= d.c.MaxPerPeer || p.bad || far && p.near || p.shun && p.out > 0 {
 			continue
 		}
 		if p.wait.until > d.now {
@@ -276,7 +266,7 @@ func (d *Download) askSeeders() {
 	if d.openN == 0 {
 		return
 	}
-	per := d.per
+	per := d.c.MaxPerPeer
 	for _, p := range d.up {
 		if !p.source() || p.bad {
 			continue

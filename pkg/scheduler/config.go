@@ -18,8 +18,8 @@ type Config struct {
 	// rendezvous hashing instead of at random.
 	Key uint64
 
-	MaxRequests int           // requests under way in all: 24
-	MaxPerPeer  int           // and per peer: 1 (one more where there are fewer sources than half of MaxRequests)
+	MaxRequests int           // requests under way in all: 32
+	MaxPerPeer  int           // and per peer: 2, so that the way there and back costs no time on the link
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms
 	MaxBatch    int           // and for no more pieces than: 16
 
@@ -40,8 +40,8 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.MaxRequests = or(c.MaxRequests, 24)
-	c.MaxPerPeer = or(c.MaxPerPeer, 1)
+	c.MaxRequests = or(c.MaxRequests, 32)
+	c.MaxPerPeer = or(c.MaxPerPeer, 2)
 	c.Batch = or(c.Batch, 100*time.Millisecond)
 	c.MaxBatch = or(c.MaxBatch, 16)
 	c.Window = or(c.Window, 16)

@@ -32,7 +32,6 @@ type Download struct {
 
 	reqs      []*request // under way, in the order asked
 	lastReq   Request
-	per       int // requests that one peer may have under way now, see perPeer
 	windowOut int // requests under way that serve readers
 	fallbacks int // requests under way at the upstream
 	wants     []*want
@@ -188,7 +187,6 @@ func (d *Download) act() {
 	}
 	d.speed.tick(d.now)
 	d.checkStalls()
-	d.per = d.perPeer()
 	d.widen()
 	d.serveReaders()
 	d.fill()

@@ -74,7 +74,6 @@ func (d *Download) hedge() {
 	if d.openN > 0 || d.hedged >= d.hedgeBudget() {
 		return
 	}
-	per := d.per
 	slow := max(2*d.typical, 250*time.Millisecond)
 	for _, r := range append([]*request(nil), d.reqs...) {
 		if len(r.pieces) == 0 || r.stalled {
@@ -88,7 +87,7 @@ func (d *Download) hedge() {
 			if d.busy[i] > 1 || d.hedged >= d.hedgeBudget() {
 				continue
 			}
-			if p := d.second(i, r.peer, per); p != nil {
+			if p := d.second(i, r.peer, d.c.MaxPerPeer); p != nil {
 				d.hedged++
 				d.stats.Hedges++
 				d.ask(p, []int{i}, false, true)

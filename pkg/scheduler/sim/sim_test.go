@@ -32,7 +32,7 @@ var targets = map[string]limits{
 	"cold-slow":          {ratio: 1.02, seeder: 1.02, upstream: 1.001, firstByte: time.Second},
 	"seeder-4x":          {ratio: 1.04, seeder: 1.1},
 	"seeder-quarter":     {ratio: 1.02, seeder: 1.03},
-	"quarter-slow":       {fast: 1.15, seeder: 1.1},
+	"quarter-slow":       {fast: 1.12, seeder: 1.25},
 	"asymmetric":         {ratio: 1.4},
 	"fast":               {ratio: 1.15, seeder: 1.02},
 	"mixed":              {ratio: 1.1, seeder: 1.1},
