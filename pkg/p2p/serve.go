@@ -31,7 +31,7 @@ const (
 	maxBusy     = time.Minute
 	minBusy     = 10 * time.Millisecond
 	overBusy    = 200 * time.Millisecond // told when a request limit is hit
-	chunk       = 64 << 10               // a segmentation-offload packet; a slow reader holds two of them
+	chunk       = 62 << 10               // with TLS, as much as one segmentation-offload packet of 64 KiB holds
 	fileChunk   = 1 << 20
 	bodyTimeout = 5 * time.Second
 )
