@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/samara-p2p/samara/test/lab"
 )
 
 // cpuOf is the user and system time of all threads of a running process, ended
@@ -63,6 +68,41 @@ func (b *bench) heat() error {
 		}
 	}
 	return nil
+}
+
+// fillArg has this program use up what processor time nobody else wants.
+const fillArg = "fill"
+
+// fill starts a process for each processor that works only when it would idle
+// (SCHED_IDLE). Processors that are threads of one core slow each other down, so
+// the time a byte costs depends on whether the machine's other processors work:
+// a swarm leaves them less idle than one small program does. So they always work.
+func (b *bench) fill(ctx context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for i := range runtime.NumCPU() {
+		if _, err := b.files.Start(ctx, lab.Command{Name: fmt.Sprintf("fill%d", i), Path: self, Args: []string{fillArg}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spin runs until the process is killed, which the lab does at its end.
+func spin() error {
+	runtime.GOMAXPROCS(1)
+	runtime.LockOSThread()
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		return fmt.Errorf("SCHED_IDLE: %w", err)
+	}
+	var block [16 << 10]byte
+	for {
+		sum := sha256.Sum256(block[:])
+		copy(block[:], sum[:])
+	}
 }
 
 func findNginx() (string, error) {

@@ -25,7 +25,9 @@
 // for each segment that A sends, to peers and to clients alike, and so it is with
 // nginx.
 //
-// Before each measurement memory is made ready for it (see heat), for all alike.
+// Before each measurement memory is made ready for it (see heat), and during all
+// of them every processor is busy (see fill): without, what a virtual machine's host
+// does and what a core's other thread does decide the figures.
 //
 // It exits with 1 when a target is missed and 2 when it could not measure.
 package main

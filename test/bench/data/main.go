@@ -21,6 +21,10 @@ const (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == fillArg {
+		fmt.Fprintln(os.Stderr, "fill:", spin())
+		os.Exit(1)
+	}
 	if len(os.Args) == 5 && os.Args[1] == minimalArg {
 		if err := minimal(os.Args[2], os.Args[3], os.Args[4]); err != nil {
 			fmt.Fprintln(os.Stderr, "minimal:", err)
@@ -34,6 +38,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "write the results to this file")
 	flag.StringVar(&o.profile, "profile", "", "directory for CPU profiles, from one further run of each mode")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "directory for data: its file system is part of what is measured")
+	flag.BoolVar(&o.fill, "fill", true, "keep processors busy that would idle: they may be threads of one core")
 	flag.Parse()
 	rep := report.New("bench-data")
 	err := run(context.Background(), o, rep)
@@ -56,6 +61,7 @@ type options struct {
 	size               int64
 	runs               int
 	json, profile, dir string
+	fill               bool
 }
 
 // bench is what all runs share.
@@ -96,6 +102,11 @@ func run(ctx context.Context, o options, rep *report.Report) error {
 		return err
 	}
 	defer stop()
+	if o.fill {
+		if err := b.fill(ctx); err != nil {
+			return err
+		}
+	}
 	var leasts []float64
 	results := make([][]moved, len(modes))
 	ratios := make([][]float64, len(modes))
