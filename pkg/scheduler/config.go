@@ -18,7 +18,7 @@ type Config struct {
 	// rendezvous hashing instead of at random.
 	Key uint64
 
-	MaxRequests int           // requests under way in all: 32
+	MaxRequests int           // requests under way in all: 32, or 16 of pieces of 4 MiB, since each holds a piece in memory
 	MaxPerPeer  int           // and per peer: 2, so that the way there and back costs no time on the link
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms
 	MaxBatch    int           // and for no more pieces than: 16
@@ -39,8 +39,11 @@ type Config struct {
 	GiveUp        time.Duration // Stuck after: 10 s
 }
 
+// requestBytes bounds the pieces that are under way, in bytes.
+const requestBytes = 64 << 20
+
 func (c Config) withDefaults() Config {
-	c.MaxRequests = or(c.MaxRequests, 32)
+	c.MaxRequests = or(c.MaxRequests, min(32, int(requestBytes/max(1, c.Geometry.PieceSize()))))
 	c.MaxPerPeer = or(c.MaxPerPeer, 2)
 	c.Batch = or(c.Batch, 100*time.Millisecond)
 	c.MaxBatch = or(c.MaxBatch, 16)

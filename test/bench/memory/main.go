@@ -7,7 +7,7 @@
 //	go run ./test/bench/memory --profile DIR       and heap profiles
 //
 // The idle swarm is one real peerd with a real seeder; its other peers are nodes
-// of pkg/p2p that share one process: two hundred peerds would measure the
+// of pkg/p2p that share a few processes: two hundred peerds would measure the
 // machine. All of them have DHT servers and connections of their own, and each
 // is a neighbour of the one that is measured.
 //
@@ -36,6 +36,7 @@ const (
 // bench is one run of the program.
 type bench struct {
 	peers, readers int
+	givers         int   // peers that hold the blob that is moved
 	size           int64 // of the blob that is moved, in bytes
 	settle         time.Duration
 	runs           int
@@ -70,6 +71,7 @@ func main() {
 	gibs := flag.Float64("size", 10, "GiB of the blob that is moved")
 	flag.IntVar(&b.peers, "peers", 200, "peers of the idle swarm")
 	flag.IntVar(&b.readers, "readers", 200, "slow readers of the seeder")
+	flag.IntVar(&b.givers, "givers", 24, "peers that hold the blob that is moved, beside the seeder")
 	flag.IntVar(&b.runs, "runs", 1, "runs of each scenario; the median counts")
 	flag.DurationVar(&b.settle, "settle", 30*time.Second, "how long the idle swarm is left alone before its memory is read")
 	flag.StringVar(&b.profile, "profile", "", "directory for heap profiles")

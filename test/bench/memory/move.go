@@ -57,13 +57,21 @@ func (w *world) close() error {
 	return err
 }
 
-// move has a peerd receive a large blob and serve it to a client meanwhile.
+// move has a peerd receive a large blob, of the seeder and of peers that hold
+// it, and serve it to a client meanwhile.
 func (b *bench) move(ctx context.Context) (u usage, err error) {
 	w, err := b.world(ctx, b.size, true)
 	if err != nil {
 		return u, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
+	others, err := b.startCrowds(ctx, w, b.givers, true)
+	if err != nil {
+		return u, err
+	}
+	if err := gathered(ctx, w.peerd, others, b.givers+1); err != nil {
+		return u, err
+	}
 	client := w.peerd.Host.HTTPClient()
 	defer client.CloseIdleConnections()
 	half := time.AfterFunc(5*time.Second, func() { b.heap(ctx, "move-peerd", w.peerd.Heap) })
@@ -78,6 +86,14 @@ func (b *bench) move(ctx context.Context) (u usage, err error) {
 		return u, err
 	}
 	s, err := proc.MemoryOf(w.seeder.Pid())
-	u.note = fmt.Sprintf("%.0f MiB/s; the seeder took %.0f MiB", float64(b.size)/mib/took.Seconds(), float64(s.Peak)/mib)
-	return u, err
+	if err != nil {
+		return u, err
+	}
+	st, err := w.peerd.Status(ctx)
+	if err != nil {
+		return u, err
+	}
+	u.note = fmt.Sprintf("%.0f MiB/s, %.0f%% of it from %d peers; the seeder took %.0f MiB", float64(b.size)/mib/took.Seconds(),
+		100*float64(st.Bytes.FromPeers)/float64(b.size), b.givers, float64(s.Peak)/mib)
+	return u, nil
 }

@@ -38,9 +38,7 @@ type upstream struct {
 }
 
 func newUpstream(size int64) (*upstream, error) {
-	u := &upstream{size: size, pattern: make([]byte, block), config: []byte(`{"os":"linux","architecture":"amd64"}`)}
-	random := rand.NewChaCha8([32]byte{1})
-	_, _ = random.Read(u.pattern) // never fails
+	u := &upstream{size: size, pattern: pattern(), config: []byte(`{"os":"linux","architecture":"amd64"}`)}
 	h := sha256.New()
 	if _, err := io.CopyBuffer(h, struct{ io.Reader }{u.content()}, make([]byte, block)); err != nil {
 		return nil, err
@@ -53,6 +51,13 @@ func newUpstream(size int64) (*upstream, error) {
 		Layers: []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayer, Digest: u.layer, Size: size}},
 	})
 	return u, err
+}
+
+// pattern is the same in every process.
+func pattern() []byte {
+	p := make([]byte, block)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(p) // never fails
+	return p
 }
 
 func (u *upstream) content() io.ReadSeeker { return &layerReader{u: u} }
