@@ -213,3 +213,32 @@ func TestGiverSameTraceSameActions(t *testing.T) {
 		}
 	}
 }
+
+// TestSpread: in a big swarm who is refused stays away for longer.
+func TestSpread(t *testing.T) {
+	for _, c := range []struct {
+		peers int
+		after time.Duration
+	}{{8, 200 * time.Millisecond}, {1000, 5 * time.Second}, {5000, 10 * time.Second}} {
+		g := NewGiver(GiverConfig{Seed: 1})
+		geo, err := piece.GeometryOf(2 * piece.MinSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Step(0, BlobUp{Blob: 1, Geometry: geo, Have: piece.FullBitfield(geo.Count()), Superseed: true})
+		for p := range c.peers { // everything has been given, and reached somebody
+			g.Step(0, PeerHas{Blob: 1, Peer: Peer(p + 1), Pieces: []int{p % geo.Count()}})
+		}
+		any := piece.NewBitfield(geo.Count())
+		any.Set(1)
+		var after time.Duration
+		for _, a := range g.Step(time.Second, Ask{ID: 1, Blob: 1, Peer: 1, Any: any, Max: 1}) {
+			if b, ok := a.(Busy); ok {
+				after = b.After
+			}
+		}
+		if after != c.after {
+			t.Errorf("of %d peers one is sent away for %v, want %v", c.peers, after, c.after)
+		}
+	}
+}

@@ -32,8 +32,8 @@ var IdealWire = Wire{Framing: 1, Handling: 500 * time.Microsecond}
 // 1,500, queues of 50 ms, and two cores for all hosts together.
 var LabWire = Wire{
 	Framing: 1514.0 / 1448 * (1 + 22.0/16384), // and TLS records
-	Ack:     66.0 / (4 * 1448), // segments come in bunches
-	Header:  66 + 66/2, // every other one is acknowledged by a frame of its own
+	Ack:     66.0 / (4 * 1448),                // segments come in bunches
+	Header:  66 + 66/2,                        // every other one is acknowledged by a frame of its own
 	Queue:   50 * time.Millisecond,
 	Window:  10 * 1448,
 	Uneven:  0.3,
