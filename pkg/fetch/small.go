@@ -20,15 +20,35 @@ type smallCall struct {
 	done    chan struct{}
 	content []byte // set, or err is, before done is closed
 	err     error
+
+	// Of a call that is one of many: see together.go.
+	queue *queue
+	place int // in the queue
+
+	ended   bool // guarded by Engine.mu
+	hurried bool // the same
 }
 
-// over ends a call.
-func (e *Engine) over(c *smallCall, content []byte, err error) {
-	c.content, c.err = content, err
+// end ends a call with content that is kept already, or an error, unless it has
+// ended.
+func (e *Engine) end(c *smallCall, content []byte, err error) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.endLocked(c) {
+		c.content, c.err = content, err
+		close(c.done)
+	}
+}
+
+// endLocked takes a call off the list; false if somebody did before. The caller
+// closes done.
+func (e *Engine) endLocked(c *smallCall) bool {
+	if c.ended {
+		return false
+	}
+	c.ended = true
 	delete(e.small, c.want.Digest)
-	e.mu.Unlock()
-	close(c.done)
+	return true
 }
 
 // Small returns a small blob whole: from the store, the seeder, neighbours,
@@ -58,21 +78,31 @@ func (e *Engine) Small(ctx context.Context, w Want, limit int64) ([]byte, error)
 		}()
 	}
 	e.mu.Unlock()
-	select {
-	case <-c.done:
-		return c.content, c.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("fetch %s: %w: %w", w.Digest, errSlow, ErrUnavailable)
+	hurry := time.NewTimer(hurryAfter)
+	defer hurry.Stop()
+	for {
+		select {
+		case <-c.done:
+			return c.content, c.err
+		case <-hurry.C:
+			e.hurry(c)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("fetch %s: %w: %w", w.Digest, errSlow, ErrUnavailable)
+		}
 	}
 }
 
 // callSmall fetches one small blob. Its sources have been waited for already.
 func (e *Engine) callSmall(c *smallCall, limit int64, waited time.Duration) {
+	if content, _, err := e.Held(c.want.Digest, limit); err == nil {
+		e.end(c, content, nil) // it came between the look and the call
+		return
+	}
 	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
 	defer cancel()
 	a, err := e.fetchSmall(ctx, c.want, limit, waited)
 	if err != nil {
-		e.over(c, nil, err)
+		e.end(c, nil, err)
 		return
 	}
 	e.settleSmall(c, a)
@@ -81,15 +111,18 @@ func (e *Engine) callSmall(c *smallCall, limit int64, waited time.Duration) {
 // settleSmall ends a call with verified content, and then writes it to the disk.
 func (e *Engine) settleSmall(c *smallCall, a found) {
 	e.noteSmall(a)
-	d := c.want.Digest
-	c.content = a.content
 	e.mu.Lock()
-	k := e.keepLocked(d, a.content, a.media, c.want.Source)
-	delete(e.small, d)
-	e.mu.Unlock()
+	if !e.endLocked(c) {
+		e.mu.Unlock()
+		e.ledger.wasted(len(a.content))
+		return
+	}
+	k := e.keepLocked(c.want.Digest, a.content, a.media, c.want.Source)
+	c.content = a.content
 	close(c.done)
+	e.mu.Unlock()
 	if k != nil {
-		e.store(d, k)
+		e.store(c.want.Digest, k)
 	}
 }
 

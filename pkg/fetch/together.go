@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -22,17 +23,47 @@ const (
 	// oneByOne bounds the small blobs that are fetched alone at a time, ahead
 	// of a client. A seeder leaves some of its upstream's slots to large blobs.
 	oneByOne = 6
+	// A client that waits this long for one of many, with more than hurryPast
+	// still to come before it, has it fetched alone beside.
+	hurryAfter = time.Second
+	hurryPast  = 32
 	// togetherPeers is how many neighbours are asked where the seeders do not
 	// have all.
 	togetherPeers = 3
 )
+
+// queue is where many calls are.
+type queue struct {
+	came atomic.Int64 // calls that have ended
+}
+
+// hurry fetches one of many alone, once, if its turn is far.
+func (e *Engine) hurry(c *smallCall) {
+	if c.queue == nil || int64(c.place)-c.queue.came.Load() <= hurryPast {
+		return
+	}
+	e.mu.Lock()
+	again := c.hurried
+	c.hurried = true
+	e.mu.Unlock()
+	if again {
+		return
+	}
+	e.spawn(func() {
+		ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
+		defer cancel()
+		if a, err := e.fetchSmall(ctx, c.want, SmallBlob, 0); err == nil {
+			e.settleSmall(c, a) // else its turn will come
+		}
+	})
+}
 
 // fetchTogether begins to fetch small blobs, in this order.
 func (e *Engine) fetchTogether(ws []Want) {
 	if calls := e.callEach(ws); len(calls) > 0 {
 		if !e.spawn(func() { e.runTogether(calls) }) {
 			for _, c := range calls {
-				e.over(c, nil, ErrStopped)
+				e.end(c, nil, ErrStopped)
 			}
 		}
 	}
@@ -41,6 +72,7 @@ func (e *Engine) fetchTogether(ws []Want) {
 // callEach begins a call for each blob that is not being fetched.
 func (e *Engine) callEach(ws []Want) []*smallCall {
 	var calls []*smallCall
+	q := &queue{}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, w := range ws {
@@ -50,7 +82,7 @@ func (e *Engine) callEach(ws []Want) []*smallCall {
 		if e.small[w.Digest] != nil || e.keeping[w.Digest] != nil || w.Digest.Validate() != nil {
 			continue
 		}
-		c := &smallCall{want: w, done: make(chan struct{})}
+		c := &smallCall{want: w, done: make(chan struct{}), queue: q, place: len(calls)}
 		e.small[w.Digest] = c
 		calls = append(calls, c)
 	}
@@ -91,7 +123,12 @@ func (e *Engine) eachAlone(calls []*smallCall, waited time.Duration) {
 	close(next)
 	work := func() {
 		for c := range next {
-			e.callSmall(c, SmallBlob, waited)
+			select {
+			case <-c.done: // somebody was in a hurry
+			default:
+				e.callSmall(c, SmallBlob, waited)
+			}
+			c.queue.came.Add(1)
 		}
 	}
 	for range min(oneByOne, len(calls)) - 1 {
@@ -115,6 +152,7 @@ func (e *Engine) contentsFrom(p peer.ID, calls []*smallCall) (left []*smallCall,
 	seeder := e.trusts(p)
 	err := e.network().Contents(ctx, p, ds, SmallBlob, func(i int, content []byte, mediaType string) {
 		came[i] = true
+		calls[i].queue.came.Add(1)
 		e.settleSmall(calls[i], found{content: content, media: mediaType, from: p, seeder: seeder})
 	}, func() { watch.Reset(togetherStall) })
 	for i, c := range calls {

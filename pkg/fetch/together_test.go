@@ -209,3 +209,30 @@ func TestTogetherClose(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+// A client that wants what comes late in a long answer does not wait for all.
+func TestTogetherHurry(t *testing.T) {
+	w := newWorld(t)
+	wants, contents := w.blobs(hurryPast + 10)
+	stop := make(chan struct{})
+	c := &counting{contents: func(ctx context.Context) error { // gives nothing, and goes on for long
+		select {
+		case <-stop:
+		case <-ctx.Done():
+		}
+		return nil
+	}}
+	s, h := w.host(hostConfig{seeder: true, pieces: c.one}), w.host(hostConfig{lonely: true})
+	w.connect(h, s)
+	h.Prefetch(wants...)
+	w.until("asked", func() bool { return c.batches.Load() > 0 })
+	last := len(wants) - 1
+	h.check(wants[last], contents[last])
+	close(stop)
+	for i := range wants {
+		h.check(wants[i], contents[i])
+	}
+	if n := w.up.BytesServed(wants[last].Digest); n != wants[last].Size {
+		t.Errorf("the upstream served %d of %d bytes of the hurried one", n, wants[last].Size)
+	}
+}
