@@ -49,7 +49,7 @@ func parseCounters(text string) counters {
 	return c
 }
 
-// heat makes memory for twice the blob ready to use: it writes a file and removes
+// heat makes memory for four times the blob ready to use: it writes a file and removes
 // it. A virtual machine's host takes free memory back, and the first use of a page
 // then costs the guest more than all else that is measured here; whom that strikes
 // is chance.
@@ -62,7 +62,7 @@ func (b *bench) heat() error {
 	defer os.Remove(path)
 	defer f.Close()
 	buf := make([]byte, 1<<20)
-	for n := int64(0); n < 2*b.size; n += int64(len(buf)) {
+	for n := int64(0); n < 4*b.size; n += int64(len(buf)) {
 		if _, err := f.Write(buf); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}

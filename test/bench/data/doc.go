@@ -1,7 +1,7 @@
 // Command data measures the processor time that a byte costs in a peerd. It needs
-// root, iproute2 and nginx (Debian packages), and about 6 times --size of disk.
+// root, iproute2 and nginx (Debian packages), and about 9 times --size of disk.
 //
-//	go run ./test/bench/data                      2 modes, 3 runs of 1 GiB
+//	go run ./test/bench/data                      2 modes, 3 runs of 512 MiB
 //	go run ./test/bench/data --json out.json
 //	go run ./test/bench/data --profile /tmp/prof  CPU profiles, from runs of their own
 //

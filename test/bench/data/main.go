@@ -33,7 +33,7 @@ func main() {
 		return
 	}
 	var o options
-	flag.Int64Var(&o.size, "size", 1024, "MiB of the blob")
+	flag.Int64Var(&o.size, "size", 512, "MiB of the blob")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each")
 	flag.StringVar(&o.json, "json", "", "write the results to this file")
 	flag.StringVar(&o.profile, "profile", "", "directory for CPU profiles, from one further run of each mode")
