@@ -18,7 +18,7 @@ type Config struct {
 	// rendezvous hashing instead of at random.
 	Key uint64
 
-	MaxRequests int           // requests under way in all: 32, or 16 of pieces of 4 MiB, since each holds a piece in memory
+	MaxRequests int           // requests under way in all: 32, or 48 MiB of pieces (24 of 2 MiB, 12 of 4): each holds one in memory
 	MaxPerPeer  int           // and per peer: 2, so that the way there and back costs no time on the link
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms
 	MaxBatch    int           // and for no more pieces than: 16
@@ -40,7 +40,7 @@ type Config struct {
 }
 
 // requestBytes bounds the pieces that are under way, in bytes.
-const requestBytes = 64 << 20
+const requestBytes = 48 << 20
 
 func (c Config) withDefaults() Config {
 	c.MaxRequests = or(c.MaxRequests, min(32, int(requestBytes/max(1, c.Geometry.PieceSize()))))

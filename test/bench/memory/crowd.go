@@ -149,7 +149,7 @@ func (m *member) start(ctx context.Context, i int) error {
 		PiecesListen: fmt.Sprintf("%s:%d", m.ip, crowdPiecePort+i),
 	}
 	join := p2p.Join{Digest: m.blob, Size: m.size, WantPeers: 30}
-	began := func(*p2p.Node) {}
+	var began func(*p2p.Node)
 	if m.give {
 		g, err := newGiver(m.blob, m.size)
 		if err != nil {
