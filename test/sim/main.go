@@ -40,6 +40,7 @@ func main() {
 	hosts := flag.Int("hosts", 0, "run a burst of so many hosts instead")
 	mib := flag.Int64("mib", 256, "its blob, in MiB")
 	zones := flag.Int("zones", 1, "its zones")
+	near := flag.Float64("near", 0, "share of the neighbours that are of the same zone; 0 = 0.75")
 	rate := flag.Float64("rate", 100, "its links, in Mbit/s")
 	seeder := flag.Float64("seeder", 0, "its seeder's link, in Mbit/s; 0 = as the others")
 	curve := flag.Duration("curve", 0, "print how well the links are used in each such step")
@@ -66,7 +67,7 @@ func main() {
 	case *onlyDHT:
 		dht(os.Stdout, *seed)
 	case *hosts > 0:
-		c := sim.Config{Hosts: *hosts, Blobs: []int64{*mib << 20}, Zones: *zones, Link: sim.Symmetric(*rate)}
+		c := sim.Config{Hosts: *hosts, Blobs: []int64{*mib << 20}, Zones: *zones, NearShare: *near, Link: sim.Symmetric(*rate)}
 		if *seeder > 0 {
 			c.SeederLink = sim.Symmetric(*seeder)
 		}

@@ -38,9 +38,10 @@ type Config struct {
 
 	Arrive     func(h int) time.Duration // nil = all at 0
 	Faults     []Fault
-	Liars      int // the last so many hosts send wrong bytes
-	Neighbours int // of a host: 60
-	Parallel   int // blobs pulled at once: 3
+	Liars      int     // the last so many hosts send wrong bytes
+	Neighbours int     // of a host: 60
+	NearShare  float64 // of the neighbours named to who joins, those of its zone: 0.75
+	Parallel   int     // blobs pulled at once: 3
 	NoReader   bool
 	// LeanRuns: signed hashes go only to who lacks them, and a seeder that has
 	// leanFrom neighbours leaves it to the others.
@@ -96,6 +97,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Neighbours == 0 {
 		c.Neighbours = 60
+	}
+	if c.NearShare == 0 {
+		c.NearShare = 0.75
 	}
 	if c.Parallel == 0 {
 		c.Parallel = 3

@@ -171,23 +171,34 @@ func (h *host) join() {
 	}
 }
 
-// others returns up to n of those that are here, at random.
+// others returns up to n of those that are here, at random; where zones are
+// too large for everybody to know everybody, Config.NearShare of them of h's.
 func (w *world) others(h *host, n int) []*host {
-	var all []*host
-	if len(w.hosts) > 4*n { // draw rather than shuffle
-		for tries := 0; len(all) < n && tries < 10*n; tries++ {
-			if o := w.hosts[1+w.rng.IntN(len(w.hosts)-1)]; o != h && o.alive && !slices.Contains(all, o) {
-				all = append(all, o)
+	var near, far []*host
+	add := func(o *host) {
+		switch {
+		case o == h || !o.alive:
+		case o.zone == h.zone:
+			near = append(near, o)
+		default:
+			far = append(far, o)
+		}
+	}
+	if all := w.hosts[1:]; len(all) > 4*n { // draw rather than shuffle
+		drawn := map[int]bool{}
+		for range 10 * n {
+			if k := w.rng.IntN(len(all)); !drawn[k] {
+				drawn[k] = true
+				add(all[k])
 			}
 		}
-		return all
-	}
-	for _, o := range w.hosts[1:] {
-		if o != h && o.alive {
-			all = append(all, o)
+	} else {
+		for _, k := range w.rng.Perm(len(all)) {
+			add(all[k])
 		}
 	}
-	w.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	first := min(len(near), max(int(w.c.NearShare*float64(n)), n-len(far)))
+	all := append(near[:first:first], far...)
 	return all[:min(n, len(all))]
 }
 

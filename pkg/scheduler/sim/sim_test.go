@@ -37,7 +37,7 @@ var targets = map[string]limits{
 	"fast":               {ratio: 1.15, seeder: 1.02},
 	"mixed":              {ratio: 1.1, seeder: 1.1},
 	"zones":              {ratio: 1.1, seeder: 1.02, cross: 1.05},
-	"staggered":          {alone: 1.1, seeder: 1.05},
+	"staggered":          {alone: 1.15, seeder: 1.05},
 	"one-holder":         {ratio: 1.06, firstByte: 800 * time.Millisecond},
 	"two-holders":        {ratio: 1.06},
 	"warm-1":             {ratio: 1.06, seeder: 0.7},
