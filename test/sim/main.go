@@ -170,12 +170,12 @@ func (o options) scenarios(out io.Writer, all []sim.Scenario) {
 
 // scale prints what grows with the number of hosts.
 func (o options) scale(out io.Writer, all []sim.Scenario) {
-	const format = "%-20s %-6s %9s %10s %8s %8s %7s %11s %11s %9s  %-26s %9s %8s %6s %8s\n"
-	fmt.Fprintf(out, format, "scenario", "wire", "time/bound", "first byte", "seeder", "its talk", "across", "neighbours", "messages", "control", "joins+runs+haves+asks", "asks/s", "undone", "ran", "")
+	const format = "%-20s %-6s %9s %9s %10s %8s %8s %7s %11s %11s %9s  %-26s %9s %8s %6s %8s\n"
+	fmt.Fprintf(out, format, "scenario", "wire", "time/bound", "of alone", "first byte", "seeder", "its talk", "across", "neighbours", "messages", "control", "joins+runs+haves+asks", "asks/s", "undone", "ran", "")
 	for _, s := range all {
 		o.run(s, func(wire string, r sim.Report, took time.Duration) {
 			c := r.Control
-			fmt.Fprintf(out, format, s.Name, wire, fmt.Sprintf("%.3f", r.Ratio), fmt.Sprintf("%d ms", r.FirstByte.Milliseconds()),
+			fmt.Fprintf(out, format, s.Name, wire, fmt.Sprintf("%.3f", r.Ratio), fmt.Sprintf("%.3f", r.Alone), fmt.Sprintf("%d ms", r.FirstByte.Milliseconds()),
 				fmt.Sprintf("%.3f", r.Seeder), fmt.Sprintf("%.3f", c.Seeder), fmt.Sprintf("%.2f", r.Cross), fmt.Sprintf("%.1f/%d", r.Neighbours, r.MostKnown),
 				fmt.Sprintf("%.0f", c.Messages), fmt.Sprintf("%.2f%%", 100*c.Share),
 				fmt.Sprintf("%.2f %.2f %.2f %.2f %%", 100*c.Joins, 100*c.Runs, 100*c.Haves, 100*c.Asks),
