@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +30,8 @@ type Answer struct {
 	next    int
 	body    io.ReadCloser
 	watch   *watchdog
+	water   lowWater
+	total   int64       // bytes of all pieces
 	got     int64       // bytes of the pieces so far
 	onBytes func(int64) // see Watch; may be nil
 }
@@ -74,12 +78,14 @@ func (d *dataPlane) ask(ctx context.Context, to peer.ID, a Ask) (*Answer, error)
 	if _, err := parseAsk(a.Digest, body); err != nil {
 		return nil, err // a bug of the caller, better found here
 	}
+	var conn net.Conn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn }})
 	//nolint:bodyclose // Answer.Close does
 	resp, watch, err := d.request(ctx, to, http.MethodPost, blobsPath+string(a.Digest)+"/pieces", body)
 	if err != nil {
 		return nil, err
 	}
-	ans := &Answer{d: d, from: to, body: resp.Body, watch: watch}
+	ans := &Answer{d: d, from: to, body: resp.Body, watch: watch, water: newLowWater(conn), total: resp.ContentLength}
 	if ans.pieces, ans.lengths, err = parsePieces(resp.Header.Get(hdrPieces), resp.ContentLength); err == nil {
 		err = checkAnswer(a, ans.pieces)
 	}
@@ -158,6 +164,7 @@ func (a *Answer) Next(buf []byte) (index, n int, err error) {
 		return 0, 0, fmt.Errorf("p2p: piece %d of %d bytes for a buffer of %d", i, l, len(buf))
 	}
 	for n < l {
+		a.water.follow(a.total-a.got, a.got)
 		m, err := a.body.Read(buf[n:l])
 		if m > 0 {
 			a.watch.moved()
@@ -176,6 +183,7 @@ func (a *Answer) Next(buf []byte) (index, n int, err error) {
 	}
 	a.d.n.metrics.dataIn.Add(float64(n))
 	if a.next++; a.next == len(a.pieces) {
+		a.water.follow(0, a.got) // one read may have brought all the rest
 		// Reading the end lets the connection serve the next ask.
 		var one [1]byte
 		_, _ = a.body.Read(one[:])
