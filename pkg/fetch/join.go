@@ -157,7 +157,9 @@ func (s *swarm) dial(ai peer.AddrInfo) error {
 	return s.e.network().Connect(ctx, ai)
 }
 
-// hint names up to n members to a peer that joins, those of its zone first.
+// hint names up to n members to a peer that joins: three quarters of its zone,
+// the others of other zones, or what there is. Hosts that knew none but their own
+// zone's could fetch what that lacks from the seeder alone.
 func (s *swarm) hint(to peer.ID, n int) []peer.AddrInfo {
 	net := s.e.network()
 	zone := ""
@@ -175,7 +177,7 @@ func (s *swarm) hint(to peer.ID, n int) []peer.AddrInfo {
 			far = append(far, id)
 		}
 	}
-	pick := some(near, n)
+	pick := some(near, max(n*3/4, n-len(far)))
 	pick = append(pick, some(far, n-len(pick))...)
 	var out []peer.AddrInfo
 	for _, id := range pick {

@@ -253,6 +253,52 @@ func TestRoomForNewMembers(t *testing.T) {
 	})
 }
 
+// Who joins is told of peers in other zones too, however many its own has: a zone
+// that knows only itself takes from the seeder what others already have.
+func TestHintNamesOtherZones(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		want := b.fill(2 * mib)
+		zone := make(map[peer.ID]string)
+		join := func(i int, z string) peer.ID {
+			p := b.neighbour(i)
+			b.net.mu.Lock()
+			b.net.neighbours[p] = p2p.Neighbour{ID: p, Zone: z}
+			b.net.mu.Unlock()
+			zone[p] = z
+			b.Message(p, p2p.Join{Digest: want.Digest, Size: want.Size})
+			return p
+		}
+		for i := range 40 {
+			join(i, "a")
+		}
+		few := join(40, "b")
+		for _, c := range []struct {
+			others, far int // further hosts of zone b, and how many are named
+		}{{0, 1}, {20, hintPeers - hintPeers*3/4}} {
+			for i := range c.others {
+				join(41+i, "b")
+			}
+			synctest.Wait()
+			on(b.find(want.Digest), func() {
+				s := b.find(want.Digest)
+				far := 0
+				named := s.hint("neighbour-0", hintPeers)
+				for _, ai := range named {
+					if zone[ai.ID] == "b" {
+						far++
+					}
+				}
+				if len(named) != hintPeers || far != c.far {
+					t.Errorf("%d named, %d of them in the other zone, want %d and %d", len(named), far, hintPeers, c.far)
+				}
+				if named := s.hint(few, hintPeers); len(named) != hintPeers {
+					t.Errorf("%d named to the other zone, want %d", len(named), hintPeers)
+				}
+			})
+		}
+	})
+}
+
 // What the store no longer holds is not announced for ever.
 func TestRetract(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, b *bubble) {
