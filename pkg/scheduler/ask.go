@@ -157,9 +157,19 @@ func (d *Download) ask(p *peer, pieces []int, urgent, hedge bool) *request {
 	return r
 }
 
+// perPeer is how many requests one peer may have under way: two, so that the
+// link does not idle for the round trip between them; one where sources are
+// enough for that anyhow, and a request that waits in a queue could be another's.
+func (d *Download) perPeer() int {
+	if d.sources() > d.c.MaxRequests {
+		return 1
+	}
+	return d.c.MaxPerPeer
+}
+
 // fill asks ordinary peers until the requests are used up.
 func (d *Download) fill() {
-	limit := d.c.MaxRequests
+	limit, per := d.c.MaxRequests, d.perPeer()
 	for _, p := range d.up {
 		if p.source() && p.usable() {
 			limit-- // its own place
@@ -172,7 +182,7 @@ func (d *Download) fill() {
 		far = max(2, d.c.MaxRequests/4) - d.farRequests()
 	}
 	for d.openN > 0 && d.peerRequests() < max(limit, 1) {
-		p := d.nextPeer(far > 0)
+		p := d.nextPeer(per, far > 0)
 		if p == nil && far > 0 {
 			far = 0
 			continue
@@ -220,7 +230,7 @@ func (d *Download) farRequests() int {
 // nextPeer returns the best ordinary peer that may be asked now: same zone
 // first, then those that give, then the lowest round trip; ties at random.
 // With far set, only those of other zones.
-func (d *Download) nextPeer(far bool) *peer {
+func (d *Download) nextPeer(per int, far bool) *peer {
 	if len(d.up) == 0 {
 		return nil
 	}
@@ -228,7 +238,7 @@ func (d *Download) nextPeer(far bool) *peer {
 	start := d.rng.IntN(len(d.up))
 	for k := range d.up {
 		p := d.up[(start+k)%len(d.up)]
-		if p.source() || p.dry || p.haveN == 0 || p.out >= d.c.MaxPerPeer || p.bad || far && p.near || p.shun && p.out > 0 {
+		if p.source() || p.dry || p.haveN == 0 || p.out >= per || p.bad || far && p.near || p.shun && p.out > 0 {
 			continue
 		}
 		if p.wait.until > d.now {
@@ -266,7 +276,7 @@ func (d *Download) askSeeders() {
 	if d.openN == 0 {
 		return
 	}
-	per := d.c.MaxPerPeer
+	per := d.perPeer()
 	for _, p := range d.up {
 		if !p.source() || p.bad {
 			continue

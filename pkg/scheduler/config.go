@@ -19,7 +19,7 @@ type Config struct {
 	Key uint64
 
 	MaxRequests int           // requests under way in all: 32, or 48 MiB of pieces (24 of 2 MiB, 12 of 4): each holds one in memory
-	MaxPerPeer  int           // and per peer: 2, so that the way there and back costs no time on the link
+	MaxPerPeer  int           // and per peer: 2, or 1 where there are more sources than MaxRequests
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms
 	MaxBatch    int           // and for no more pieces than: 16
 

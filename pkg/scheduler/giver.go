@@ -220,14 +220,14 @@ func (g *Giver) answer(a *ask) bool {
 		if a.urgent {
 			a.peer.hungry = min(a.peer.hungry, g.now)
 		}
-		g.busy(a, max(g.c.Retry, g.spread(a.blob)))
+		g.busy(a, max(g.c.Retry, g.spread(a.blob)), a.blob.try(g.rng, a, g.c.MaxTry))
 		return true
 	case verdictPark:
 		if t := a.came + g.c.ParkFor; t > g.now {
 			g.at(t)
 			return false
 		}
-		g.busy(a, max(0, g.spread(a.blob)-g.c.ParkFor))
+		g.busy(a, max(0, g.spread(a.blob)-g.c.ParkFor), a.blob.try(g.rng, a, g.c.MaxTry))
 		return true
 	}
 	if g.full(a) {
@@ -304,7 +304,7 @@ func (g *Giver) queue(a *ask) bool {
 	if t <= g.now || newest && ahead > limit {
 		// Longer than the queue takes: most askers find another giver meanwhile.
 		after := 4 * g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
-		g.busy(a, min(max(after, 20*time.Millisecond), max(time.Second, g.spread(a.blob))))
+		g.busy(a, min(max(after, 20*time.Millisecond), max(time.Second, g.spread(a.blob))), nil)
 		return true
 	}
 	g.at(t)
@@ -337,9 +337,11 @@ func (g *Giver) notHeld(id AskID) {
 	g.emit(NotHeld{ID: id})
 }
 
-func (g *Giver) busy(a *ask, after time.Duration) {
+// busy refuses a. Others are named to who was refused for good reason: whoever
+// finds a queue full knows them by their haves, and names cost bytes.
+func (g *Giver) busy(a *ask, after time.Duration, try []Peer) {
 	g.stats.Busy++
-	g.emit(Busy{ID: a.id, After: after, Try: a.blob.try(g.rng, a, g.c.MaxTry)})
+	g.emit(Busy{ID: a.id, After: after, Try: try})
 }
 
 // gone: the asker is no longer interested.
