@@ -11,9 +11,9 @@ import (
 
 // Rates at which two cores carry the swarm with room to spare.
 const (
-	rateOf8  = 100 * lab.Mbit
-	rateOf16 = 50 * lab.Mbit
-	rateOf32 = 25 * lab.Mbit
+	rateOf8  = 50 * lab.Mbit
+	rateOf16 = 25 * lab.Mbit
+	rateOf32 = 10 * lab.Mbit
 )
 
 // image is one layer; layered is the same size in nine.
