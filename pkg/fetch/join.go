@@ -40,7 +40,7 @@ func (s *swarm) join(nb p2p.Neighbour) {
 		return
 	}
 	s.asked[nb.ID] = true
-	j := p2p.Join{Digest: s.digest, Size: s.geom.Size(), Source: s.sources.current().String()}
+	j := p2p.Join{Digest: s.digest, Size: s.geom.Size(), Source: s.sources.current().String(), Final: s.hashes.final()}
 	if b := s.blob.Have(); b.Count() > 0 {
 		j.Have = b.Bytes()
 	}

@@ -121,7 +121,7 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 		have = b.Bytes()
 	}
 	_ = n.Send(from, p2p.State{Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled})
-	if envs := s.runsFor(); len(envs) > 0 {
+	if envs := s.runsFor(); len(envs) > 0 && !m.Final {
 		_ = n.Send(from, p2p.Runs{Digest: s.digest, Envelopes: envs})
 	}
 	if len(hint) > 0 {

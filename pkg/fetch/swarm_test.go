@@ -395,3 +395,22 @@ func TestSourceNames(t *testing.T) {
 		t.Errorf("%d sources: %v", len(n), n)
 	}
 }
+
+// Who has the final list of hashes is not sent it by every neighbour once more.
+func TestFinalListIsNotSentTwice(t *testing.T) {
+	inBubble(t, func(o *Options) { o.Seeder = true }, func(t *testing.T, b *bubble) {
+		want := b.fill(2 * mib)
+		for i, c := range []struct{ final, told bool }{{false, true}, {true, false}} {
+			p := b.neighbour(i)
+			join := p2p.Join{Digest: want.Digest, Size: want.Size, Final: c.final}
+			b.Message(p, join)
+			time.Sleep(time.Second) // the list is made
+			b.Message(p, join)
+			synctest.Wait()
+			_, told := b.net.last(p).(p2p.Runs)
+			if told != c.told {
+				t.Errorf("final %v: the last message is %#v", c.final, b.net.last(p))
+			}
+		}
+	})
+}

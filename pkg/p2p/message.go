@@ -27,6 +27,7 @@ type Join struct {
 	Have      []byte // piece.Bitfield bytes, nil = none
 	Complete  bool   // holds all of it
 	WantPeers int    // so many further peers are welcome, at most 256
+	Final     bool   // the sender has the final list of piece hashes: it needs no Runs
 }
 
 // State answers a Join: what the sender holds of the blob.
@@ -96,7 +97,7 @@ func frames(m Message) ([]*pb.Frame, error) {
 	switch m := m.(type) {
 	case Join:
 		return one(&pb.Frame{Body: &pb.Frame_Join{Join: &pb.Join{Digest: string(m.Digest), Size: m.Size, Source: m.Source,
-			Have: m.Have, Complete: m.Complete, WantPeers: uint32(min(max(m.WantPeers, 0), maxWantPeers))}}})
+			Have: m.Have, Complete: m.Complete, WantPeers: uint32(min(max(m.WantPeers, 0), maxWantPeers)), Final: m.Final}}})
 	case State:
 		return one(&pb.Frame{Body: &pb.Frame_State{State: &pb.State{Digest: string(m.Digest), Size: m.Size, Have: m.Have, Complete: m.Complete}}})
 	case Have:
@@ -167,7 +168,7 @@ func message(f *pb.Frame) (Message, error) {
 		if err == nil && (len(m.Source) > maxSource || m.WantPeers > maxWantPeers) {
 			err = fmt.Errorf("source of %d bytes, %d peers wanted", len(m.Source), m.WantPeers)
 		}
-		return Join{Digest: d, Size: m.Size, Source: m.Source, Have: m.Have, Complete: m.Complete, WantPeers: int(m.WantPeers)}, wrapf(err, "join")
+		return Join{Digest: d, Size: m.Size, Source: m.Source, Have: m.Have, Complete: m.Complete, WantPeers: int(m.WantPeers), Final: m.Final}, wrapf(err, "join")
 	case *pb.Frame_State:
 		m := b.State
 		d, err := checkDigest(m.Digest)

@@ -54,7 +54,7 @@ func wire(t testing.TB, m Message) []Message {
 func TestMessageRoundTrip(t *testing.T) {
 	id := newNodeID(t)
 	for _, m := range []Message{
-		Join{Digest: testDigest, Size: 1 << 20, Source: "docker.io/library/nginx", Have: []byte{0xf0}, WantPeers: 30},
+		Join{Digest: testDigest, Size: 1 << 20, Source: "docker.io/library/nginx", Have: []byte{0xf0}, WantPeers: 30, Final: true},
 		Join{Digest: testDigest, Complete: true},
 		State{Digest: testDigest, Size: 1 << 20, Have: []byte{0x10}, Complete: true},
 		Have{Digest: testDigest, Pieces: []int{0, 5, maxPieces - 1}},

@@ -432,6 +432,7 @@ type Join struct {
 	Have          []byte                 `protobuf:"bytes,4,opt,name=have,proto3" json:"have,omitempty"`
 	Complete      bool                   `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
 	WantPeers     uint32                 `protobuf:"varint,6,opt,name=want_peers,json=wantPeers,proto3" json:"want_peers,omitempty"`
+	Final         bool                   `protobuf:"varint,7,opt,name=final,proto3" json:"final,omitempty"` // the sender has the final list of hashes: no Runs, please
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -506,6 +507,13 @@ func (x *Join) GetWantPeers() uint32 {
 		return x.WantPeers
 	}
 	return 0
+}
+
+func (x *Join) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
 }
 
 type State struct {
@@ -1156,7 +1164,7 @@ const file_swarm_proto_rawDesc = "" +
 	"\x04Ping\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\"\x1c\n" +
 	"\x04Pong\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\x04R\x05token\"\x99\x01\n" +
+	"\x05token\x18\x01 \x01(\x04R\x05token\"\xaf\x01\n" +
 	"\x04Join\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
@@ -1164,7 +1172,8 @@ const file_swarm_proto_rawDesc = "" +
 	"\x04have\x18\x04 \x01(\fR\x04have\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x1d\n" +
 	"\n" +
-	"want_peers\x18\x06 \x01(\rR\twantPeers\"c\n" +
+	"want_peers\x18\x06 \x01(\rR\twantPeers\x12\x14\n" +
+	"\x05final\x18\a \x01(\bR\x05final\"c\n" +
 	"\x05State\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +

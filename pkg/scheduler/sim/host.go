@@ -126,7 +126,7 @@ const leanFrom = 64
 // seeder still fetches come with the pieces.
 func (h *host) tellRuns(o *host) {
 	w := h.w
-	if !h.hashes || w.c.LeanRuns && (o.hashes || o.promised || h.seeder && len(h.neighbours) > leanFrom) {
+	if !h.hashes || o.hashes || w.c.LeanRuns && (o.promised || h.seeder && len(h.neighbours) > leanFrom) {
 		return
 	}
 	size := 0
