@@ -25,11 +25,12 @@ func judgeRatio(limit float64) judge {
 	}
 }
 
-// judgeBurst holds time, seeder and upstream.
+// judgeBurst holds time, seeder and upstream. The seeder is warm: of the 1.005
+// images that an upstream may give for a herd it has had one.
 func judgeBurst(limit float64) judge {
 	return func(runs []*outcome) []report.Row {
 		return append(overBound(runs, report.AtMost(limit)),
-			seederEgress(runs, report.AtMost(1.05)), upstreamEgress(runs, report.AtMost(1.005)))
+			seederEgress(runs, report.AtMost(1.05)), upstreamEgress(runs, report.AtMost(0.005)))
 	}
 }
 
