@@ -92,7 +92,7 @@ func (d *Download) hurry(w *want) {
 }
 
 func (d *Download) hurryAt(w *want) time.Duration {
-	return max(w.since, w.hurried) + max(time.Second, 4*d.typical)
+	return max(w.since, w.hurried) + min(max(time.Second, 4*d.typical), d.c.Patience/2)
 }
 
 // wakeForReaders sees to it that hurry comes to pass.
