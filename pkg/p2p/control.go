@@ -289,7 +289,8 @@ func (n *Node) forget(ss *session) {
 // millisecond for each neighbour. Announcing a piece costs about 90 bytes and
 // 20 microseconds for each of them and each write, so with 60 neighbours, 256
 // KiB pieces and 100 Mbit/s, writing at once would cost 4% of the link; and the
-// more neighbours, the less it matters that one of them learns 50 ms later.
+// more neighbours, the less it matters that one of them learns 50 ms later. While
+// few pieces wait it is patientHaves times as long.
 func (n *Node) flushEvery() time.Duration {
 	t := n.cfg.timing
 	return min(max(time.Duration(n.crowd.Load())*time.Millisecond, t.flush), t.flushMax)

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -235,14 +236,14 @@ func TestOutboxMergesHaves(t *testing.T) {
 	push(Have{Digest: testDigest, Pieces: []int{1}})
 	push(Have{Digest: other, Pieces: []int{9}})
 	push(Have{Digest: testDigest, Pieces: []int{2, 3}})
-	if o.hasUrgent() {
-		t.Error("haves are urgent")
+	if d := o.hold(time.Second); d != patientHaves*time.Second {
+		t.Errorf("a few haves are held back for %s", d)
 	}
 	push(Leave{Digest: testDigest})
 	push(Have{Digest: testDigest, Pieces: []int{4}}) // must not move before the Leave
 	push(Have{Digest: other, Pieces: []int{10}, Complete: true})
-	if !o.hasUrgent() {
-		t.Error("a leave is not urgent")
+	if d := o.hold(time.Second); d != 0 {
+		t.Errorf("a leave is held back for %s", d)
 	}
 	var got []Message
 	for _, f := range o.take() {
@@ -261,7 +262,7 @@ func TestOutboxMergesHaves(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %#v\nwant %#v", got, want)
 	}
-	if len(o.take()) != 0 || o.hasUrgent() {
+	if len(o.take()) != 0 || o.urgent {
 		t.Error("not empty after take")
 	}
 }
@@ -303,5 +304,41 @@ func TestOutboxKeepsEveryPiece(t *testing.T) {
 	}
 	if seen != next {
 		t.Errorf("%d pieces of %d", seen, next)
+	}
+}
+
+// The writer is woken for the first that waits, for enough of them, and for what
+// is urgent; not for each piece.
+func TestOutboxWakesSeldom(t *testing.T) {
+	o := newOutbox()
+	woken := func(m Message) bool {
+		fs, err := frames(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.push(fs...); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-o.notify:
+			return true
+		default:
+			return false
+		}
+	}
+	for i := range 2 * enoughHaves {
+		if got, want := woken(Have{Digest: testDigest, Pieces: []int{i}}), i == 0 || i == enoughHaves-1; got != want {
+			t.Errorf("have %d: woken %v", i, got)
+		}
+	}
+	if d := o.hold(time.Second); d != time.Second {
+		t.Errorf("enough haves are held back for %s", d)
+	}
+	if !woken(Leave{Digest: testDigest}) {
+		t.Error("not woken for a leave")
+	}
+	o.take()
+	if !woken(Have{Digest: testDigest, Pieces: []int{1}}) {
+		t.Error("not woken after all was taken")
 	}
 }

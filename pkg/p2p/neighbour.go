@@ -222,15 +222,15 @@ func (s *session) write() {
 			continue
 		case <-s.out.notify:
 		}
-		for !s.out.hasUrgent() && !s.ended() {
-			wait := s.n.flushEvery() - time.Since(last)
+		for !s.ended() {
+			wait := s.out.hold(s.n.flushEvery()) - time.Since(last)
 			if wait <= 0 {
 				break
 			}
 			timer := time.NewTimer(wait)
 			select {
 			case <-timer.C:
-			case <-s.out.notify: // perhaps something urgent
+			case <-s.out.notify: // something urgent, or enough
 			case <-s.closing:
 			}
 			timer.Stop()

@@ -3,6 +3,7 @@ package p2p
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +23,7 @@ type outbox struct {
 	queue  []*pb.Frame
 	bytes  int
 	urgent bool                // something other than a Have waits
+	pieces int                 // that the Haves name
 	haves  map[string]*pb.Have // by digest: waiting, and nothing of that blob waits behind it
 	closed bool
 }
@@ -37,8 +39,10 @@ func (o *outbox) push(fs ...*pb.Frame) error {
 	if o.closed {
 		return ErrNotNeighbour
 	}
+	before, few := len(o.queue), o.pieces < enoughHaves
 	for _, f := range fs {
 		if h := f.GetHave(); h != nil {
+			o.pieces += len(h.Pieces)
 			if w := o.haves[h.Digest]; w != nil && len(w.Pieces)+len(h.Pieces) <= maxHavePieces {
 				w.Pieces = append(w.Pieces, h.Pieces...)
 				w.Complete = w.Complete || h.Complete
@@ -56,11 +60,37 @@ func (o *outbox) push(fs ...*pb.Frame) error {
 	if len(o.queue) > maxQueueMessages || o.bytes > maxQueueBytes {
 		return errOverflow
 	}
-	select {
-	case o.notify <- struct{}{}:
-	default:
+	// The writer looks again only where that changes when it writes: it would
+	// wake for each piece on behalf of each neighbour.
+	if before == 0 || o.urgent || few && o.pieces >= enoughHaves {
+		select {
+		case o.notify <- struct{}{}:
+		default:
+		}
 	}
 	return nil
+}
+
+// Haves are gathered: what a neighbour reads costs it as much for one piece as for
+// many. It waits for enough of them for as long as that is little beside the
+// time an upload takes.
+const (
+	enoughHaves  = 16
+	patientHaves = 5 // times the least time between two writes
+)
+
+// hold is how long after the last write the next one comes; least is the
+// least time between two writes of nothing but Haves.
+func (o *outbox) hold(least time.Duration) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.urgent:
+		return 0
+	case o.pieces >= enoughHaves:
+		return least
+	}
+	return patientHaves * least
 }
 
 // take empties the queue.
@@ -68,16 +98,9 @@ func (o *outbox) take() []*pb.Frame {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	q := o.queue
-	o.queue, o.bytes, o.urgent = nil, 0, false
+	o.queue, o.bytes, o.pieces, o.urgent = nil, 0, 0, false
 	clear(o.haves)
 	return q
-}
-
-// hasUrgent tells whether more than Haves wait.
-func (o *outbox) hasUrgent() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.urgent
 }
 
 func (o *outbox) close() {

@@ -32,16 +32,26 @@ func (h *host) flushEvery() time.Duration {
 	return min(max(time.Duration(len(h.neighbours))*time.Millisecond, 10*time.Millisecond), 50*time.Millisecond)
 }
 
+// Few haves wait longer, as in pkg/p2p.
+const (
+	enoughHaves  = 16
+	patientHaves = 5
+)
+
 // announce has the neighbours told that h has piece i of blob b.
 func (h *host) announce(b, i int) {
 	h.batch[b] = append(h.batch[b], i)
-	if h.batched {
+	h.pending++
+	wait := h.flushEvery()
+	switch {
+	case h.pending == 1 && h.w.c.HaveWait == 0:
+		wait *= patientHaves
+	case h.pending != 1 && h.pending != enoughHaves:
 		return
 	}
-	h.batched = true
-	epoch := h.epoch
-	h.w.clock.at(h.flushed+h.flushEvery(), func() {
-		if h.alive && h.epoch == epoch && !h.frozen {
+	epoch, flushes := h.epoch, h.flushes
+	h.w.clock.at(h.flushed+wait, func() {
+		if h.alive && h.epoch == epoch && !h.frozen && h.flushes == flushes {
 			h.flush()
 		}
 	})
@@ -51,7 +61,8 @@ func (h *host) announce(b, i int) {
 // of pieces that came in.
 func (h *host) flush() {
 	w := h.w
-	h.batched, h.flushed = false, w.clock.now
+	h.pending, h.flushed = 0, w.clock.now
+	h.flushes++
 	for b, pieces := range h.batch {
 		if len(pieces) == 0 {
 			continue

@@ -38,7 +38,8 @@ type host struct {
 	fetching   []flowID           // of the seeder, from the upstream, by blob
 
 	batch   [][]int // haves to announce, by blob
-	batched bool
+	pending int     // haves in batch
+	flushes uint64
 	flushed time.Duration
 	mail    [][]have // that come in, by slot
 
@@ -81,7 +82,7 @@ func (h *host) boot() {
 	h.started = 0
 	h.hashes, h.promised = h.seeder || h.holder, false
 	h.neighbours, h.known, h.handles = nil, map[int]*neighbour{}, make([]*neighbour, 1)
-	h.batch, h.batched, h.flushed = make([][]int, len(w.geo)), false, -time.Second
+	h.batch, h.pending, h.flushed = make([][]int, len(w.geo)), 0, -time.Second
 	for b, g := range w.geo {
 		h.give(scheduler.BlobUp{Blob: scheduler.Blob(b), Geometry: g, Have: h.store[b],
 			Superseed: h.seeder, Growing: !h.store[b].Full()})
