@@ -90,14 +90,17 @@ func TestUpstreamsChange(t *testing.T) {
 		}
 		return err
 	})
-	var saved map[string]*remembered
-	content, err := os.ReadFile(filepath.Join(h.c.Data, "seeder.json"))
-	if err == nil {
-		err = json.Unmarshal(content, &saved)
-	}
-	if err != nil || len(saved[b.seeder.URL].Introduction.Upstreams) != 3 {
-		t.Errorf("%s, %v", content, err)
-	}
+	h.Until("remembered", func() error { // it is used first, saved then
+		var saved map[string]*remembered
+		content, err := os.ReadFile(filepath.Join(h.c.Data, "seeder.json"))
+		if err == nil {
+			err = json.Unmarshal(content, &saved)
+		}
+		if err == nil && len(saved[b.seeder.URL].Introduction.Upstreams) != 3 {
+			err = errNotYet
+		}
+		return err
+	})
 }
 
 // A first start that cannot work ends, and says why.
