@@ -96,9 +96,9 @@ func (h *Host) plug(n int, up, down Rate) error {
 		return err
 	}
 	h.lab.onClose(func() error { return deleteNetns(h.netns) })
-	sw := h.lab.switchName()
+	sw, mtu := h.lab.switchName(), h.lab.opts.MTU
 	if err := ipBatch(sw,
-		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", h.port, h.mac, h.netns),
+		fmt.Sprintf("link add %s mtu %d type veth peer name eth0 mtu %d address %s netns %s", h.port, mtu, mtu, h.mac, h.netns),
 		fmt.Sprintf("link set %s master %s up", h.port, h.bridge)); err != nil {
 		return err
 	}

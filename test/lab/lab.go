@@ -16,11 +16,15 @@ type Rate int64
 // Mbit is 10^6 bits per second.
 const Mbit Rate = 1e6
 
+// DefaultMTU is Ethernet's.
+const DefaultMTU = 1500
+
 // Options says what kind of lab to make. The zero value is namespaces with links
 // of 100 Mbit/s.
 type Options struct {
 	Rate     Rate   // of links, each way; 0 = 100 Mbit/s, negative = unshaped
 	Loopback bool   // no namespaces: every host is a loopback address
+	MTU      int    // of links; 0 = DefaultMTU
 	IPv6     bool   // hosts also get fd77::N/64
 	Dir      string // parent of the lab's directory; default the system's
 	Keep     bool   // leave the directory (logs, data) behind on Close
@@ -53,6 +57,9 @@ func Missing() error { return netnsMissing() }
 func New(o Options) (*Lab, error) {
 	if o.Rate == 0 {
 		o.Rate = 100 * Mbit
+	}
+	if o.MTU == 0 {
+		o.MTU = DefaultMTU
 	}
 	if o.Dir == "" {
 		o.Dir = os.TempDir()

@@ -43,7 +43,7 @@ func (l *Lab) NewZone(name string, rate Rate) (*Zone, error) {
 	l.mu.Unlock()
 	z := &Zone{Name: name, lab: l, bridge: fmt.Sprintf("br%d", n), near: fmt.Sprintf("near%d", n), far: fmt.Sprintf("far%d", n)}
 	if err := ipBatch(l.switchName(), append(bridgeUp(z.bridge),
-		fmt.Sprintf("link add %s type veth peer name %s", z.near, z.far),
+		fmt.Sprintf("link add %s mtu %d type veth peer name %s mtu %d", z.near, l.opts.MTU, z.far, l.opts.MTU),
 		fmt.Sprintf("link set %s master %s up", z.near, firstBridge),
 		fmt.Sprintf("link set %s master %s up", z.far, z.bridge))...); err != nil {
 		return nil, fmt.Errorf("new zone %s: %w", name, err)

@@ -114,7 +114,7 @@ func (b *bench) ownRuns(ctx context.Context, s scenario, sys system) ([]*outcome
 	if err != nil {
 		return nil, err
 	}
-	b.logf("one host alone, plain HTTP: %.4f of the link's rate is payload; %.4f computed", share, payloadShare)
+	b.logf("one host alone, plain HTTP: %.4f of the link's rate is payload; %.4f computed", share, s.share())
 	runs, failed := b.repeat(ctx, s, sys, b.runs)
 	var rows []report.Row
 	if failed > 0 {
@@ -123,7 +123,7 @@ func (b *bench) ownRuns(ctx context.Context, s scenario, sys system) ([]*outcome
 	if len(runs) > 0 {
 		rows = append(append(rows, s.judge(runs)...), general(runs)...)
 		rows = append(rows, report.Row{What: "one host alone, plain HTTP: payload / rate", Unit: "x", Values: []float64{share},
-			Note: fmt.Sprintf("%.4f computed: 1448 of 1514 bytes of a frame", payloadShare)})
+			Note: fmt.Sprintf("%.4f computed from the headers of a frame", s.share())})
 	}
 	for i := range rows {
 		rows[i].Scenario = s.name

@@ -8,9 +8,10 @@ import (
 )
 
 // payloadShare is how much of what a shaped link carries is payload: tbf counts
-// Ethernet frames of 1,514 bytes (MTU 1500), of which IPv4 and TCP with timestamps
-// leave 1,448. It is what one host alone reaches over plain HTTP, see calibrate.
-const payloadShare = 1448.0 / 1514.0
+// Ethernet frames, 1,514 bytes at an MTU of 1500, of which IPv4 and TCP with
+// timestamps leave 1,448. It is what one host alone reaches over plain HTTP, see
+// calibrate.
+func payloadShare(mtu int) float64 { return float64(mtu-52) / float64(mtu+14) }
 
 // swarm is what a lower bound follows from. Speeds are bits per second.
 type swarm struct {

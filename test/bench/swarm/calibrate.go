@@ -18,7 +18,7 @@ func (b *bench) calibrate(ctx context.Context, s scenario) (float64, error) {
 	const patience = 2 * time.Minute
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	s = scenario{name: s.name, hosts: 1, rate: s.rate}
+	s = scenario{name: s.name, hosts: 1, rate: s.rate, mtu: s.mtu}
 	// Enough for the whole time, and half as much again.
 	s.layers = []int64{int64(float64(s.rate) / 8 * b.calibrateFor.Seconds() * 1.5)}
 	w, err := b.newWorld(ctx, s)

@@ -17,7 +17,7 @@ const restartAfter = 5 * time.Second
 // follow from a seed, so that every run is the same.
 func killQuarter(ctx context.Context, w *world, p *pulling) error {
 	rng := rand.New(rand.NewPCG(9, 9))
-	image := alone(w.s.bytes(), float64(w.s.rate), payloadShare)
+	image := alone(w.s.bytes(), float64(w.s.rate), w.s.share())
 	var g errgroup.Group
 	for _, i := range rng.Perm(len(w.peerds))[:max(1, len(w.peerds)/4)] {
 		at := image/20 + time.Duration(rng.Int64N(int64(image*8/10)))

@@ -57,7 +57,7 @@ func judgeSlow(runs []*outcome) []report.Row {
 	}
 	return append([]report.Row{
 		{What: "slowest fast host / what it needs alone", Unit: "x", Target: report.AtMost(1.15),
-			Values: each(runs, func(o *outcome) float64 { return worst(o, payloadShare) })},
+			Values: each(runs, func(o *outcome) float64 { return worst(o, o.Share) })},
 		{What: "the same at the raw link rate", Unit: "x", Values: each(runs, func(o *outcome) float64 { return worst(o, 1) })},
 	}, append(overBound(runs, report.Target{}), seederEgress(runs, report.Target{}))...)
 }
@@ -79,8 +79,8 @@ func judgeOwnTime(target report.Target) judge {
 		}
 		return []report.Row{
 			{What: "slowest host's own time / image over its link", Unit: "x", Target: target,
-				Values: each(runs, func(o *outcome) float64 { return worst(o, payloadShare) }),
-				Note:   fmt.Sprintf("image over its link: %.1f s", seconds(alone(runs[0].Image, float64(runs[0].Rate), payloadShare)))},
+				Values: each(runs, func(o *outcome) float64 { return worst(o, o.Share) }),
+				Note:   fmt.Sprintf("image over its link: %.1f s", seconds(alone(runs[0].Image, float64(runs[0].Rate), runs[0].Share)))},
 			{What: "the same at the raw link rate", Unit: "x", Values: each(runs, func(o *outcome) float64 { return worst(o, 1) })},
 			seederEgress(runs, report.Target{}), upstreamEgress(runs, report.Target{}),
 		}

@@ -15,10 +15,11 @@ type outcome struct {
 	Run      int      `json:"run"`
 	Image    int64    `json:"image"` // what a client fetches
 	Rate     lab.Rate `json:"rate"`  // of a host's link, bit/s
+	Share    float64  `json:"share"` // of it that is payload
 
 	Makespan   float64 `json:"makespan"`   // from the first host's start to the last one's end
 	BoundRaw   float64 `json:"boundRaw"`   // for links that carry their rate
-	BoundShare float64 `json:"boundShare"` // for links that carry payloadShare of it
+	BoundShare float64 `json:"boundShare"` // for links that carry their share of it
 
 	Hosts    []hostOutcome `json:"hosts"`
 	Upstream bytesMoved    `json:"upstream"`

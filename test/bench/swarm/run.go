@@ -15,14 +15,14 @@ import (
 
 // run carries out one run of a scenario on a system.
 func (b *bench) run(ctx context.Context, s scenario, sys system, n int) (o *outcome, err error) {
-	o = &outcome{Scenario: s.name, System: sys.name, Run: n, Rate: s.rate}
+	o = &outcome{Scenario: s.name, System: sys.name, Run: n, Rate: s.rate, Share: s.share()}
 	defer func() {
 		if err != nil {
 			o.Error = err.Error()
 		}
 	}()
 	sw := s.swarm()
-	o.BoundRaw, o.BoundShare = seconds(sw.bound(1)), seconds(sw.bound(payloadShare))
+	o.BoundRaw, o.BoundShare = seconds(sw.bound(1)), seconds(sw.bound(o.Share))
 	limit := s.longest() * time.Duration(sys.longer(s))
 	// What comes before the pulls goes over links without limits.
 	ctx, cancel := context.WithTimeout(ctx, limit+3*time.Minute)

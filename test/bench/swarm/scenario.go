@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -16,6 +17,7 @@ type scenario struct {
 	name, doc string
 	hosts     int
 	rate      lab.Rate // of a host's link, each way; low enough for two cores
+	mtu       int      // of all links; 0 = 1500
 	layers    []int64  // bytes
 
 	seeder   float64                // its link / rate; 0 = 1
@@ -30,6 +32,9 @@ type scenario struct {
 
 	judge judge
 }
+
+// share is how much of its rate a link carries as payload.
+func (s scenario) share() float64 { return payloadShare(cmp.Or(s.mtu, lab.DefaultMTU)) }
 
 // seederRate is the speed of the seeder's link.
 func (s scenario) seederRate() lab.Rate {

@@ -114,7 +114,7 @@ func chooseSystems(names []string) ([]system, error) {
 // share one link, is done within limit seconds. Their ratio to the bound does not
 // depend on the size, if the bound is that of as many pieces as before.
 func (s scenario) small(limit float64) scenario {
-	size := int64(limit * float64(s.rate) * payloadShare / 8 / float64(s.hosts))
+	size := int64(limit * float64(s.rate) * s.share() / 8 / float64(s.hosts))
 	size = max(mib, size/mib*mib)
 	if size < s.bytes() {
 		s.pieces = pieces(s.layers)

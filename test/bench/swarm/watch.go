@@ -101,7 +101,7 @@ func (c *watch) add(last, now reading) {
 	took := now.at.Sub(last.at).Seconds()
 	d := now.traffic.Since(last.traffic)
 	share := func(bytes int64, rate lab.Rate) float64 {
-		return 8 * float64(bytes) / took / (float64(rate) * payloadShare)
+		return 8 * float64(bytes) / took / (float64(rate) * w.s.share())
 	}
 	s := sample{At: now.at.Sub(c.p.start).Seconds(), Busy: now.cpu.since(last.cpu).busy(), Pulling: c.p.pullingNow()}
 	for i, h := range w.hosts {

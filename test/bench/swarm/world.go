@@ -44,7 +44,7 @@ type world struct {
 // newWorld makes the lab, the links and the upstream. Close it, also after an error.
 func (b *bench) newWorld(ctx context.Context, s scenario) (w *world, err error) {
 	w = &world{s: s, b: b}
-	if w.lab, err = lab.New(lab.Options{Rate: s.rate}); err != nil {
+	if w.lab, err = lab.New(lab.Options{Rate: s.rate, MTU: s.mtu}); err != nil {
 		return w, err
 	}
 	if err := w.dataInMemory(); err != nil {
