@@ -167,9 +167,21 @@ func (d *Download) perPeer() int {
 	return d.c.MaxPerPeer
 }
 
+// maxRequests is how many requests may be under way in all. On a slow link each
+// of many takes so long that a reader would wait for its piece longer than a
+// client does: there are as many as take slowPiece.
+func (d *Download) maxRequests() int {
+	if d.typical <= slowPiece {
+		return d.c.MaxRequests
+	}
+	return max(int(float64(d.c.MaxRequests)*slowPiece.Seconds()/d.typical.Seconds()), d.c.MaxRequests/4)
+}
+
+const slowPiece = 4 * time.Second
+
 // fill asks ordinary peers until the requests are used up.
 func (d *Download) fill() {
-	limit, per := d.c.MaxRequests, d.perPeer()
+	limit, per := d.maxRequests(), d.perPeer()
 	for _, p := range d.up {
 		if p.source() && p.usable() {
 			limit-- // its own place

@@ -386,3 +386,21 @@ func checkCounts(t *testing.T, d *Download) {
 			d.openN, openN, d.windowOut, window, d.fallbacks, fallbacks, d.rivals, rivals, d.sourceN, sources)
 	}
 }
+
+// On a slow link fewer requests are under way, so that none takes for ever.
+func TestRequestsOfASlowLink(t *testing.T) {
+	g, err := piece.GeometryOf(64 * piece.MinSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(Config{Geometry: g})
+	for _, c := range []struct {
+		typical time.Duration
+		want    int
+	}{{0, 32}, {slowPiece, 32}, {2 * slowPiece, 16}, {time.Minute, 8}} {
+		d.typical = c.typical
+		if got := d.maxRequests(); got != c.want {
+			t.Errorf("pieces take %s: %d requests, want %d", c.typical, got, c.want)
+		}
+	}
+}
