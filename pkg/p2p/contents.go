@@ -19,9 +19,8 @@ import (
 
 const (
 	contentsPath    = "/samara/v1/contents"
-	maxContents     = 1024     // blobs in one request
-	maxContentFrame = 1 << 10  // bytes of a pb.Content
-	contentsBuffer  = 64 << 10 // small blobs go out together
+	maxContents     = 1024    // blobs in one request
+	maxContentFrame = 1 << 10 // bytes of a pb.Content
 )
 
 // ContentsServer is a PieceServer that answers for many small blobs at once. A
@@ -94,9 +93,9 @@ func (d *dataPlane) serveContents(w http.ResponseWriter, r *http.Request, from p
 		d.refuse(w, http.StatusBadRequest, "bad")
 		return
 	}
-	pw := &progressWriter{w: w, rc: rc, d: d}
+	pw := d.progressWriter(w, r)
 	begun := false
-	cw := &contentsWriter{out: bufio.NewWriterSize(pw, contentsBuffer), rc: rc, begin: func() {
+	cw := &contentsWriter{out: bufio.NewWriterSize(pw, chunk), rc: rc, begin: func() {
 		if !begun {
 			begun = true
 			w.Header().Set("Content-Type", "application/octet-stream")
@@ -173,7 +172,7 @@ func (d *dataPlane) contents(ctx context.Context, to peer.ID, ds []digest.Digest
 	}
 	defer watch.stop()
 	defer resp.Body.Close()
-	in := &contentsReader{in: bufio.NewReaderSize(&movingReader{resp.Body, watch, d, moved}, contentsBuffer), ds: ds, limit: limit, seen: make([]bool, len(ds))}
+	in := &contentsReader{in: bufio.NewReaderSize(&movingReader{resp.Body, watch, d, moved}, chunk), ds: ds, limit: limit, seen: make([]bool, len(ds))}
 	for {
 		i, content, mediaType, err := in.next()
 		if errors.Is(err, io.EOF) {

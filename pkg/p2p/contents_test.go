@@ -137,7 +137,6 @@ func TestContentsRequests(t *testing.T) {
 		}
 		return body
 	}
-	host, _ := hostOf(b.ID())
 	for name, c := range map[string]struct {
 		body   []byte
 		status int
@@ -149,19 +148,7 @@ func TestContentsRequests(t *testing.T) {
 		"protobuf":   {[]byte{0xff}, 400},
 		"large body": {make([]byte, maxAskBody+1), 400},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+host+contentsPath, bytes.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := a.data.client.RoundTrip(req)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("%s: status %d, want %d", name, resp.StatusCode, c.status)
-		}
+		answers(t, a, b, name, http.MethodPost, contentsPath, c.body, c.status)
 	}
 }
 

@@ -39,7 +39,6 @@ func TestContent(t *testing.T) {
 
 func TestBadRequests(t *testing.T) {
 	a, b := pair(t, nil)
-	host, _ := hostOf(b.ID())
 	for name, c := range map[string]struct {
 		method, path string
 		body         []byte
@@ -53,19 +52,26 @@ func TestBadRequests(t *testing.T) {
 		"empty body":  {"POST", blobsPath + string(testDigest) + "/pieces", nil, 400},
 		"long digest": {"GET", blobsPath + "sha256:" + strings.Repeat("a", 300), nil, 400},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+host+c.path, bytes.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := a.data.client.RoundTrip(req)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("%s: status %s, want %d", name, resp.Status, c.status)
-		}
+		answers(t, a, b, name, c.method, c.path, c.body, c.status)
+	}
+}
+
+// answers holds the status of b's answer to a's request.
+func answers(t *testing.T, a, b *testNode, name, method, path string, body []byte, want int) {
+	t.Helper()
+	host, _ := hostOf(b.ID())
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+host+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := a.data.client.RoundTrip(req)
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	resp.Body.Close()
+	if resp.StatusCode != want {
+		t.Errorf("%s: status %s, want %d", name, resp.Status, want)
 	}
 }
 

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"math"
-	"math/rand/v2"
 	"time"
 
+	"github.com/samara-p2p/samara/pkg/scheduler/sim"
 	"github.com/samara-p2p/samara/test/bench/report"
 	"github.com/samara-p2p/samara/test/lab"
 )
@@ -51,26 +50,20 @@ func quarterSlow(host int) float64 {
 
 func each1s(host int) time.Duration { return time.Duration(host) * time.Second }
 
-// poisson is a process of one arrival in 500 ms, the same in every run; the first
-// host starts at once.
-func poisson(host int) time.Duration {
-	const mean = 500 * time.Millisecond
-	rng, t := rand.New(rand.NewPCG(3, 3)), 0.0
-	for range host {
-		t += rng.ExpFloat64() * float64(mean)
+// simulated is the simulator's scenario of that name: what both have is the same.
+func simulated(name string) sim.Config {
+	for _, s := range sim.Scenarios() {
+		if s.Name == name {
+			return s.Config
+		}
 	}
-	return time.Duration(t)
+	panic("the simulator has no scenario " + name)
 }
 
+// poisson is a process of one arrival in 500 ms, the same in every run; the first
+// host starts at once.
+func poisson(host int) time.Duration { return simulated("poisson").Arrive(host) }
+
 // mixed is an image of 40 layers, their sizes spread evenly in the logarithm, in an
-// order like any: the image of the simulator's scenario of that name.
-func mixed() []int64 {
-	var layers []int64
-	rng := rand.New(rand.NewPCG(5, 5))
-	for k := range 40 {
-		lo, hi := math.Log(1<<10), math.Log(150*mib)
-		layers = append(layers, int64(math.Exp(lo+(hi-lo)*float64(k)/39)))
-	}
-	rng.Shuffle(len(layers), func(i, j int) { layers[i], layers[j] = layers[j], layers[i] })
-	return layers
-}
+// order like any.
+func mixed() []int64 { return simulated("mixed").Blobs }
