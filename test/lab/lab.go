@@ -142,6 +142,9 @@ func (l *Lab) makeSwitch() error {
 		return err
 	}
 	l.onClose(l.links.close)
+	if err := noBridgeFilter(name); err != nil {
+		return err
+	}
 	return ipBatch(name, append(bridgeUp(firstBridge), "link set lo up")...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -135,6 +136,25 @@ func listenIn(netns, network, addr string) (net.Listener, error) {
 		return err
 	})
 	return l, err
+}
+
+// bridgeFilters say, in the namespace of whoever reads them, whether bridges show
+// frames to the packet filter. They are there once br_netfilter is loaded, which
+// Docker does.
+var bridgeFilters = []string{"/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+	"/proc/sys/net/bridge/bridge-nf-call-arptables"}
+
+// noBridgeFilter has the bridges of a namespace forward as a switch does: asking
+// a packet filter without rules took a tenth of the processor time of 32 hosts.
+func noBridgeFilter(name string) error {
+	return inNetns(name, func() error {
+		for _, f := range bridgeFilters {
+			if err := os.WriteFile(f, []byte("0"), 0o644); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("bridge without packet filter: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
 // netnsMissing says what this machine lacks for namespaces; nil means nothing. It
