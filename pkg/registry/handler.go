@@ -84,8 +84,8 @@ func NewHandler(b Backend, o HandlerOptions) http.Handler {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rt := parseRoute(r.URL.Path)
-	inFlight := h.metrics.inFlight.WithLabelValues(string(rt.kind))
+	rt := ParsePath(r.URL.Path)
+	inFlight := h.metrics.inFlight.WithLabelValues(string(rt.Endpoint))
 	inFlight.Inc()
 	defer inFlight.Dec()
 	resp := newResponse(w, h.Stall)
@@ -108,38 +108,38 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // route answers the request, or returns why not with nothing sent.
-func (h *handler) route(w *response, r *http.Request, rt route) error {
-	if rt.kind == kindOther {
+func (h *handler) route(w *response, r *http.Request, rt Route) error {
+	if rt.Endpoint == EndpointOther || rt.Endpoint == EndpointCatalog {
 		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return &Error{Status: http.StatusMethodNotAllowed, Code: CodeUnsupported, Message: "this registry is read-only"}
 	}
-	if rt.kind == kindPing {
+	if rt.Endpoint == EndpointPing {
 		return h.ping(w)
 	}
 	ns := r.URL.Query().Get("ns")
-	name, named, err := h.Resolver.resolve(rt.repo, ns)
+	name, named, err := h.Resolver.resolve(rt.Repository, ns)
 	if err != nil {
 		return err
 	}
 	if ns != "" {
 		w.Header().Set("OCI-Namespace", ns)
 	}
-	req := Request{Name: name, Named: named, Reference: rt.ref, Head: r.Method == http.MethodHead,
+	req := Request{Name: name, Named: named, Reference: rt.Reference, Head: r.Method == http.MethodHead,
 		Accept: r.Header.Values("Accept"), UserAgent: r.UserAgent()}
-	if err := req.parseReference(rt.kind); err != nil {
+	if err := req.parseReference(rt.Endpoint); err != nil {
 		return err
 	}
-	switch rt.kind {
-	case kindManifest:
+	switch rt.Endpoint {
+	case EndpointManifest:
 		return h.manifest(w, r, req)
-	case kindBlob:
+	case EndpointBlob:
 		return h.blob(w, r, req)
-	case kindTags:
-		return h.tags(w, r, rt.repo, req)
-	case kindReferrers: // 404 makes clients look for the fallback tag (contract 2)
+	case EndpointTags:
+		return h.tags(w, r, rt.Repository, req)
+	case EndpointReferrers: // 404 makes clients look for the fallback tag (contract 2)
 		return &Error{Status: http.StatusNotFound, Code: CodeManifestUnknown, Message: "referrers are not listed here"}
 	default:
 		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
@@ -147,11 +147,11 @@ func (h *handler) route(w *response, r *http.Request, rt route) error {
 }
 
 // parseReference validates the last path component by what it has to be.
-func (q *Request) parseReference(k kind) (err error) {
+func (q *Request) parseReference(k Endpoint) (err error) {
 	switch {
-	case k == kindTags || k == kindUpload:
+	case k == EndpointTags || k == EndpointUpload:
 		return nil
-	case k == kindManifest && !IsDigest(q.Reference):
+	case k == EndpointManifest && !IsDigest(q.Reference):
 		if !ValidTag(q.Reference) {
 			return &Error{Status: http.StatusBadRequest, Code: CodeManifestInvalid, Message: strconv.Quote(short(q.Reference)) + " is neither a tag nor a digest"}
 		}
@@ -216,24 +216,24 @@ func (h *handler) tags(w *response, r *http.Request, path string, req Request) e
 }
 
 // fail answers with the error that err stands for.
-func (h *handler) fail(w *response, r *http.Request, rt route, err error) {
+func (h *handler) fail(w *response, r *http.Request, rt Route, err error) {
 	e := asError(err)
 	if h.NotFoundOnly && e.Status != http.StatusBadRequest && e.Status != http.StatusMethodNotAllowed && e.Status != http.StatusRequestedRangeNotSatisfiable {
-		e = &Error{Status: http.StatusNotFound, Code: unknownCode(rt.kind, e.Code), Message: e.Message, Err: err}
+		e = &Error{Status: http.StatusNotFound, Code: unknownCode(rt.Endpoint, e.Code), Message: e.Message, Err: err}
 	}
 	writeError(w, r, e)
 }
 
 // unknownCode keeps a code that already goes with 404 and finds one otherwise.
-func unknownCode(k kind, code string) string {
+func unknownCode(k Endpoint, code string) string {
 	switch code {
 	case CodeBlobUnknown, CodeManifestUnknown, CodeNameUnknown, CodeUnsupported:
 		return code
 	}
 	switch k {
-	case kindBlob:
+	case EndpointBlob:
 		return CodeBlobUnknown
-	case kindManifest:
+	case EndpointManifest:
 		return CodeManifestUnknown
 	default:
 		return CodeNameUnknown
@@ -241,22 +241,22 @@ func unknownCode(k kind, code string) string {
 }
 
 // account writes the request's metrics and its log line, if it deserves one.
-func (h *handler) account(w *response, r *http.Request, rt route, err error) {
+func (h *handler) account(w *response, r *http.Request, rt Route, err error) {
 	code := w.status
 	log := h.Log
 	if w.sourceErr != nil || w.clientErr != nil || err != nil { // most requests have nothing to tell
-		log = log.With(zap.String("kind", string(rt.kind)), zap.String("method", methodLabel(r.Method)),
-			zap.String("repository", short(rt.repo)), zap.String("reference", short(rt.ref)))
+		log = log.With(zap.String("kind", string(rt.Endpoint)), zap.String("method", methodLabel(r.Method)),
+			zap.String("repository", short(rt.Repository)), zap.String("reference", short(rt.Reference)))
 	}
 	switch {
 	case w.sourceErr != nil:
-		h.metrics.cut.WithLabelValues(string(rt.kind), "source").Inc()
+		h.metrics.cut.WithLabelValues(string(rt.Endpoint), "source").Inc()
 		log.Warn("body cut short: content could not be had", zap.Int64("sent", w.bytes), zap.Error(w.sourceErr))
 	case w.clientErr != nil && errors.Is(w.clientErr, os.ErrDeadlineExceeded):
-		h.metrics.cut.WithLabelValues(string(rt.kind), "stall").Inc()
+		h.metrics.cut.WithLabelValues(string(rt.Endpoint), "stall").Inc()
 		log.Info("client stopped reading", zap.Int64("sent", w.bytes), zap.Duration("after", h.Stall))
 	case w.clientErr != nil: // contract 7: every chunk of a chunked pull ends so
-		h.metrics.cut.WithLabelValues(string(rt.kind), "client").Inc()
+		h.metrics.cut.WithLabelValues(string(rt.Endpoint), "client").Inc()
 		log.Debug("client left", zap.Int64("sent", w.bytes))
 	case err != nil && errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		code = statusClientGone
@@ -266,8 +266,8 @@ func (h *handler) account(w *response, r *http.Request, rt route, err error) {
 	case err != nil:
 		log.Debug("request refused", zap.Int("status", code), zap.Error(err))
 	}
-	h.metrics.observe(rt.kind, r.Method, code, w)
-	if h.Account != nil && rt.kind != kindPing && rt.kind != kindOther {
+	h.metrics.observe(rt.Endpoint, r.Method, code, w)
+	if h.Account != nil && rt.Endpoint != EndpointPing && rt.Endpoint != EndpointOther {
 		h.Account(w.bytes)
 	}
 }

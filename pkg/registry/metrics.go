@@ -53,7 +53,7 @@ func methodLabel(m string) string {
 	return "other"
 }
 
-func (m *metrics) observe(k kind, method string, code int, r *response) {
+func (m *metrics) observe(k Endpoint, method string, code int, r *response) {
 	m.requests.WithLabelValues(string(k), methodLabel(method), strconv.Itoa(code)).Inc()
 	m.bytes.WithLabelValues(string(k)).Add(float64(r.bytes))
 	m.duration.WithLabelValues(string(k)).Observe(time.Since(r.began).Seconds())

@@ -2,63 +2,72 @@ package registry
 
 import "strings"
 
-// kind is what a path under /v2/ names. Its values are metric labels.
-type kind string
+// Endpoint is which part of the API a path under /v2/ belongs to. Its values
+// are metric labels.
+type Endpoint string
 
+// The endpoints, with the part of a path that makes them.
 const (
-	kindPing      kind = "ping"
-	kindManifest  kind = "manifest"
-	kindBlob      kind = "blob"
-	kindTags      kind = "tags"
-	kindReferrers kind = "referrers"
-	kindUpload    kind = "upload"
-	kindOther     kind = "other"
+	EndpointPing      Endpoint = "ping"      // /v2/
+	EndpointCatalog   Endpoint = "catalog"   // _catalog
+	EndpointManifest  Endpoint = "manifest"  // NAME/manifests/TAG-OR-DIGEST
+	EndpointBlob      Endpoint = "blob"      // NAME/blobs/DIGEST
+	EndpointTags      Endpoint = "tags"      // NAME/tags/list
+	EndpointReferrers Endpoint = "referrers" // NAME/referrers/DIGEST
+	EndpointUpload    Endpoint = "upload"    // NAME/blobs/uploads/[ID]
+	EndpointOther     Endpoint = "other"     // not of the API
 )
 
-type route struct {
-	kind kind
-	repo string // as in the path: may begin with an upstream; not validated
-	ref  string // tag, digest or nothing; not validated
+// Route is what a path under /v2/ names. Nothing in it is validated.
+type Route struct {
+	Endpoint Endpoint
+	// Repository is as in the path: it may begin with an upstream. Whoever
+	// decides by repository needs Resolver.Resolve, which also takes ?ns=.
+	Repository string
+	Reference  string // tag, digest, ID of an upload, or nothing
 }
 
-// parseRoute reads a decoded URL path. Repository names have slashes and may
+// ParsePath reads a decoded URL path. Repository names have slashes and may
 // contain words like "manifests", so the end of the path decides. A path that
-// is not of the API gives kindOther.
-func parseRoute(path string) route {
-	if path == "/v2" || path == "/v2/" {
-		return route{kind: kindPing}
+// is not of the API gives EndpointOther.
+func ParsePath(path string) Route {
+	switch path {
+	case "/v2", "/v2/":
+		return Route{Endpoint: EndpointPing}
+	case "/v2/_catalog", "/v2/_catalog/":
+		return Route{Endpoint: EndpointCatalog}
 	}
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {
-		return route{kind: kindOther}
+		return Route{Endpoint: EndpointOther}
 	}
 	if repo, ok := strings.CutSuffix(rest, "/tags/list"); ok && repo != "" {
-		return route{kind: kindTags, repo: repo}
+		return Route{Endpoint: EndpointTags, Repository: repo}
 	}
 	head, ref, ok := cutLast(rest)
 	if !ok {
-		return route{kind: kindOther}
+		return Route{Endpoint: EndpointOther}
 	}
 	repo, noun, ok := cutLast(head)
 	if !ok || repo == "" {
-		return route{kind: kindOther}
+		return Route{Endpoint: EndpointOther}
 	}
 	switch noun {
 	case "manifests":
-		return route{kind: kindManifest, repo: repo, ref: ref}
+		return Route{Endpoint: EndpointManifest, Repository: repo, Reference: ref}
 	case "blobs":
 		if ref == "uploads" {
-			return route{kind: kindUpload, repo: repo}
+			return Route{Endpoint: EndpointUpload, Repository: repo}
 		}
-		return route{kind: kindBlob, repo: repo, ref: ref}
+		return Route{Endpoint: EndpointBlob, Repository: repo, Reference: ref}
 	case "referrers":
-		return route{kind: kindReferrers, repo: repo, ref: ref}
+		return Route{Endpoint: EndpointReferrers, Repository: repo, Reference: ref}
 	case "uploads":
-		if repo, ok := strings.CutSuffix(repo, "/blobs"); ok {
-			return route{kind: kindUpload, repo: repo}
+		if repo, ok := strings.CutSuffix(repo, "/blobs"); ok && repo != "" {
+			return Route{Endpoint: EndpointUpload, Repository: repo, Reference: ref}
 		}
 	}
-	return route{kind: kindOther}
+	return Route{Endpoint: EndpointOther}
 }
 
 // cutLast splits at the last slash.
