@@ -28,7 +28,7 @@ func main() {
 	list := flag.Bool("list", false, "print the scenarios and systems and end")
 	pattern := flag.String("run", "", "regular expression; only scenarios whose name matches")
 	rate := flag.Float64("rate", 0, "a host's link in Mbit/s instead of the scenario's; its other links follow")
-	mtu := flag.Int("mtu", 0, "of all links, instead of the scenario's; 9000 costs fewer processors")
+	mtu := flag.Int("mtu", 0, "of all links, instead of the scenario's")
 	hosts := flag.Int("hosts", 0, "number of hosts instead of the scenario's")
 	size := flag.Float64("size", 0, "size of the image in MiB instead of the scenario's")
 	only := flag.String("only", strings.Join(systemNames(), ","), "systems to run; the others run where a scenario compares")
