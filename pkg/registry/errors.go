@@ -94,6 +94,9 @@ func short(s string) string {
 	return s[:limit] + "…"
 }
 
+// WriteError answers r with e as the handler does, for what stands before it.
+func WriteError(w http.ResponseWriter, r *http.Request, e *Error) { writeError(w, r, e) }
+
 // writeError sends e as an OCI error body. Content-Length is always set, so
 // that a flush does not turn the response into chunks.
 func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
