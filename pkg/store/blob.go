@@ -105,15 +105,50 @@ func (b *Blob) SetMeta(m Meta) error {
 		return nil
 	}
 	if cached {
-		return st.unfold(m)
+		return st.unfold(m, false)
 	}
-	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m), durable); err != nil {
+	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m, st.isKept()), durable); err != nil {
 		return st.s.writeError("set meta", st, 0, err)
 	}
 	st.touch()
 	st.mu.Lock()
 	st.meta = m
 	st.mu.Unlock()
+	return nil
+}
+
+// Keep says whether the blob is never evicted. It survives restart and power
+// loss. Nothing is written if nothing changes.
+// Errors: ErrNotFound, ErrClosed, ErrFull.
+func (b *Blob) Keep(on bool) error {
+	st := b.st
+	st.side.Lock()
+	defer st.side.Unlock()
+	if err := b.alive(); err != nil {
+		return err
+	}
+	if st.isKept() == on {
+		return nil
+	}
+	st.mu.Lock()
+	m, cached := st.meta, st.cached
+	st.mu.Unlock()
+	if cached {
+		if err := st.unfold(m, on); err != nil {
+			return err
+		}
+	} else {
+		if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m, on), true); err != nil {
+			return st.s.writeError("keep", st, 0, err)
+		}
+		if err := syncPath(st.dir); err != nil {
+			return st.s.writeError("keep", st, 0, err)
+		}
+		st.touch()
+	}
+	st.s.mu.Lock()
+	st.kept = on // the last unpin goes by it
+	st.s.mu.Unlock()
 	return nil
 }
 

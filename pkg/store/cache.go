@@ -184,10 +184,10 @@ func (s *Store) loadCached(d digest.Digest, trusted bool) (*state, error) {
 
 // unfold gives a cached blob a directory with a meta file, and makes it durable
 // as Commit does. The rename alone decides. The caller holds side.
-func (st *state) unfold(m Meta) error {
+func (st *state) unfold(m Meta, kept bool) error {
 	err := st.makeDir()
 	if err == nil {
-		err = replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m), true)
+		err = replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m, kept), true)
 	}
 	if err == nil {
 		st.s.at("unfold: meta made")

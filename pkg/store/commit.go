@@ -62,7 +62,7 @@ func (b *Blob) Commit(verify bool) error {
 		}
 		st.side.Lock()
 		defer st.side.Unlock()
-		return st.unfold(st.meta)
+		return st.unfold(st.meta, false)
 	}
 	held, all := st.have.Count()+st.raw.Count(), st.geo.Count()
 	verify = verify || st.raw.Count() > 0 && !st.settledRaw

@@ -119,6 +119,16 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 		}
 		say("complete %d", k)
 		return nil
+	case 3:
+		path := filepath.Join(os.Getenv(crashDirEnv), "..", fmt.Sprint("upload-", k))
+		if err := os.WriteFile(path, f.content, 0o600); err != nil {
+			return err
+		}
+		if err := s.Adopt(f.digest, path, store.Meta{MediaType: "adopted"}); err != nil {
+			return err
+		}
+		say("complete %d", k)
+		return nil
 	}
 	b, err := s.Create(f.digest, int64(len(f.content)))
 	if err != nil {

@@ -78,13 +78,17 @@ func TestCrashPoints(t *testing.T) {
 	check(p.hear("complete 6"))
 	check(s.Put(blobs[6].digest, blobs[6].content, store.Meta{}))
 	check(p.hear("complete 6"))
+	upload := filepath.Join(t.TempDir(), "upload")
+	check(os.WriteFile(upload, blobs[7].content, 0o600))
+	check(s.Adopt(blobs[7].digest, upload, store.Meta{}))
+	check(p.hear("complete 7"))
 	check(p.hear("dropping 4"))
 	check(s.Delete(blobs[4].digest))
 	want := []string{
 		"create: directory made", "create: pieces made", "create: content made", "create: meta made", "write: bytes written", "write: marked",
 		"commit: flushed", "commit: renamed", "commit: pieces removed", "discard: new content made", "discard: marks cleared",
 		"discard: content replaced", "delete: in the trash",
-		"cache: content written", "unfold: meta made", "unfold: content moved",
+		"adopt: meta made", "adopt: content moved", "cache: content written", "unfold: meta made", "unfold: content moved",
 	}
 	for _, step := range want {
 		if seen[step] == 0 {

@@ -48,8 +48,7 @@ func (s *Store) unpin(st *state) {
 	touch := false
 	if !st.detached {
 		touch = s.usedLocked(st) && !s.closed
-		st.elem = s.lru.PushBack(st)
-		s.idle += st.bytes
+		s.idleLocked(st)
 	}
 	// Under s.mu, so that no new pin comes between and finds them closing.
 	err := st.closeFiles()
@@ -59,6 +58,14 @@ func (s *Store) unpin(st *state) {
 	}
 	if touch {
 		st.touch()
+	}
+}
+
+// idleLocked lets a blob that nobody pins be evicted, unless it is kept.
+func (s *Store) idleLocked(st *state) {
+	if !st.kept {
+		st.elem = s.lru.PushBack(st)
+		s.idle += st.bytes
 	}
 }
 

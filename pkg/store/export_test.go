@@ -11,9 +11,14 @@ func DecodeRuns(b []byte) ([][]byte, int) { return decodeRuns(b) }
 func EncodeRuns(envelopes [][]byte) []byte { return encodeRuns(envelopes) }
 
 // DecodeMeta and EncodeMeta, the same of the meta file.
-func DecodeMeta(d digest.Digest, b []byte) (size int64, m Meta, err error) {
-	g, m, err := decodeMeta(d, b)
-	return g.Size(), m, err
+func DecodeMeta(d digest.Digest, b []byte) (size int64, m Meta, kept bool, err error) {
+	good, err := decodeMeta(d, b)
+	if err != nil {
+		return 0, Meta{}, false, err
+	}
+	return good.g.Size(), good.Meta, good.kept, nil
 }
 
-func EncodeMeta(d digest.Digest, size int64, m Meta) []byte { return encodeMeta(d, size, m) }
+func EncodeMeta(d digest.Digest, size int64, m Meta, kept bool) []byte {
+	return encodeMeta(d, size, m, kept)
+}

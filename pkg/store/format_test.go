@@ -94,18 +94,19 @@ func FuzzRuns(f *testing.F) {
 func FuzzMeta(f *testing.F) {
 	f.Add([]byte(`{"version":1,"digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":5}`))
 	f.Add([]byte(`{"version":1,"digest":"../..","size":-1,"sources":["","a","a"]}`))
+	f.Add([]byte(`{"version":1,"digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":5,"kept":true}`))
 	f.Add([]byte("{"))
 	d := digest.FromString("hello")
 	f.Fuzz(func(t *testing.T, b []byte) {
-		size, m, err := store.DecodeMeta(d, b)
+		size, m, kept, err := store.DecodeMeta(d, b)
 		if err != nil {
 			return
 		}
 		if size < 0 || size > piece.MaxBlobSize || len(m.Sources) > 8 {
 			t.Fatalf("%d bytes, %+v", size, m)
 		}
-		size2, m2, err := store.DecodeMeta(d, store.EncodeMeta(d, size, m))
-		if err != nil || size2 != size || m2.MediaType != m.MediaType || !slices.Equal(m2.Sources, m.Sources) {
+		size2, m2, kept2, err := store.DecodeMeta(d, store.EncodeMeta(d, size, m, kept))
+		if err != nil || size2 != size || kept2 != kept || m2.MediaType != m.MediaType || !slices.Equal(m2.Sources, m.Sources) {
 			t.Fatalf("%d %+v became %d %+v, %v", size, m, size2, m2, err)
 		}
 	})

@@ -51,6 +51,7 @@ type metaFile struct {
 	Size      int64         `json:"size"`
 	MediaType string        `json:"mediaType,omitempty"`
 	Sources   []string      `json:"sources,omitempty"`
+	Kept      bool          `json:"kept,omitempty"`
 }
 
 // checkDigest accepts what may become a path: an algorithm we know and lower
@@ -87,8 +88,8 @@ func cleanMeta(m Meta) Meta {
 	return Meta{MediaType: m.MediaType, Sources: sources}
 }
 
-func encodeMeta(d digest.Digest, size int64, m Meta) []byte {
-	b, err := json.Marshal(metaFile{Version: 1, Digest: d, Size: size, MediaType: m.MediaType, Sources: m.Sources})
+func encodeMeta(d digest.Digest, size int64, m Meta, kept bool) []byte {
+	b, err := json.Marshal(metaFile{Version: 1, Digest: d, Size: size, MediaType: m.MediaType, Sources: m.Sources, Kept: kept})
 	if err != nil {
 		panic(err) // strings and numbers only
 	}
@@ -96,16 +97,19 @@ func encodeMeta(d digest.Digest, size int64, m Meta) []byte {
 }
 
 // decodeMeta reads the meta file of blob d.
-func decodeMeta(d digest.Digest, b []byte) (piece.Geometry, Meta, error) {
+func decodeMeta(d digest.Digest, b []byte) (*goodMeta, error) {
 	var m metaFile
 	if err := json.Unmarshal(b, &m); err != nil {
-		return piece.Geometry{}, Meta{}, err
+		return nil, err
 	}
 	if m.Version != 1 || m.Digest != d {
-		return piece.Geometry{}, Meta{}, fmt.Errorf("meta version %d of %q", m.Version, m.Digest)
+		return nil, fmt.Errorf("meta version %d of %q", m.Version, m.Digest)
 	}
 	g, err := piece.GeometryOf(m.Size)
-	return g, cleanMeta(Meta{MediaType: m.MediaType, Sources: m.Sources}), err
+	if err != nil {
+		return nil, err
+	}
+	return &goodMeta{g, cleanMeta(Meta{MediaType: m.MediaType, Sources: m.Sources}), m.Kept}, nil
 }
 
 // replaceFile puts content under path in one step as seen by any process that

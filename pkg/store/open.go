@@ -77,12 +77,11 @@ func (s *Store) open() (err error) {
 	if err := s.load(); err != nil {
 		return dirError(s.dir, err)
 	}
-	s.mu.Lock()
-	out, err := s.makeRoomLocked(0)
-	s.mu.Unlock()
-	s.sweep(out)
-	if err != nil {
-		return fmt.Errorf("store: open: %w", err)
+	if s.o.Quota > 0 {
+		s.mu.Lock()
+		out := s.evictLocked(s.used-s.o.Quota, "quota")
+		s.mu.Unlock()
+		s.sweep(out)
 	}
 	return nil
 }
@@ -144,9 +143,8 @@ func (s *Store) load() error {
 	s.mu.Lock()
 	for _, st := range all {
 		s.blobs[st.digest] = st
-		st.elem = s.lru.PushBack(st)
 		s.used += st.bytes
-		s.idle += st.bytes
+		s.idleLocked(st)
 		if st.full {
 			s.complete++
 		}

@@ -72,6 +72,7 @@ func removeTemporary(dir string) error {
 type goodMeta struct {
 	g piece.Geometry
 	Meta
+	kept bool
 }
 
 // readMeta returns nil where the meta file is missing or not good.
@@ -88,11 +89,11 @@ func readMeta(dir string, d digest.Digest) (*goodMeta, time.Time, error) {
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	g, m, err := decodeMeta(d, b)
+	m, err := decodeMeta(d, b)
 	if err != nil {
 		return nil, fi.ModTime(), nil
 	}
-	return &goodMeta{g, m}, fi.ModTime(), nil
+	return m, fi.ModTime(), nil
 }
 
 // loadComplete accepts a complete blob of the right size. Without a meta file
@@ -120,11 +121,11 @@ func (s *Store) loadComplete(d digest.Digest, dir string, m *goodMeta, size int6
 			s.log.Warn("complete blob has the wrong digest, dropped", zap.Stringer("digest", d))
 			return nil, nil
 		}
-		if err := replaceFile(filepath.Join(dir, metaName), encodeMeta(d, size, Meta{}), true); err != nil {
+		if err := replaceFile(filepath.Join(dir, metaName), encodeMeta(d, size, Meta{}, false), true); err != nil {
 			return nil, err
 		}
 	} else {
-		st.meta = m.Meta
+		st.meta, st.kept = m.Meta, m.kept
 	}
 	for _, left := range []string{piecesName, partName} {
 		if err := os.Remove(filepath.Join(dir, left)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -189,7 +190,7 @@ func (s *Store) loadPartial(d digest.Digest, dir string, m *goodMeta, trusted bo
 		}
 	}
 	st := newState(s, d, g)
-	st.meta = m.Meta
+	st.meta, st.kept = m.Meta, m.kept
 	for i, mark := range marks {
 		if rank(mark) > 0 {
 			st.markLocked(i, mark)

@@ -55,6 +55,7 @@ type state struct {
 	full      bool          // complete, as counted by the Store
 	detached  bool          // no longer in the table
 	gone      chan struct{} // non-nil once Delete began; closed when it ended
+	kept      bool          // never evicted; written with side held too
 	lastUse   time.Time
 	touched   time.Time // last use as written to disk
 
@@ -173,7 +174,7 @@ func (st *state) partialFiles() error {
 		return err
 	}
 	st.s.at("create: content made")
-	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), st.meta), false); err != nil {
+	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), st.meta, false), false); err != nil {
 		return err
 	}
 	st.s.at("create: meta made")
@@ -224,7 +225,7 @@ func (st *state) info() Info {
 	defer st.mu.Unlock()
 	i := Info{
 		Digest: st.digest, Size: st.geo.Size(), Pieces: st.geo.Count(),
-		Complete: st.complete, LastUse: st.lastUse,
+		Complete: st.complete, Kept: st.kept, LastUse: st.lastUse,
 		Meta: Meta{MediaType: st.meta.MediaType, Sources: slices.Clone(st.meta.Sources)},
 	}
 	if st.complete {
@@ -233,6 +234,12 @@ func (st *state) info() Info {
 		i.Have, i.Raw = st.have.Count(), st.raw.Count()
 	}
 	return i
+}
+
+func (st *state) isKept() bool {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return st.kept
 }
 
 func (st *state) isComplete() bool {

@@ -52,6 +52,7 @@ type Info struct {
 	Raw      int   // pieces held whose hash is not known
 	Pieces   int
 	Complete bool
+	Kept     bool // never evicted
 	Meta     Meta
 	LastUse  time.Time
 }

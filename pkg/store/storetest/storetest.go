@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string, quota int64) *store.S
 		{"Read", readTests},
 		{"Reader", readerTests},
 		{"Quota", quotaTests},
+		{"Keep", keepTests},
 		{"Concurrent", concurrentTests},
 	}
 	for _, g := range groups {

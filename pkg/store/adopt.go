@@ -1,0 +1,173 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/piece"
+)
+
+// Adopt takes over a file as the content of blob d, which is kept from then on
+// (see Blob.Keep): a push is written once. The file is moved where the store
+// has nothing of d, and else removed; it must be on the store's file system.
+// The caller has verified that its content is d, and nobody writes to it any
+// more. When Adopt returns, the blob is complete and survives power loss; where
+// it fails, the file or the blob is there. What m says is added to what is known of the blob.
+// Errors: ErrSize (the file is too large for a blob), ErrFull, ErrClosed, a bad
+// digest, or the system's.
+func (s *Store) Adopt(d digest.Digest, path string, m Meta) error {
+	if err := checkDigest(d); err != nil {
+		return err
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("store: adopt %s: %w", d, err)
+	}
+	g, err := piece.GeometryOf(fi.Size())
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrSize, d, err)
+	}
+	if err := syncPath(path); err != nil {
+		return fmt.Errorf("store: adopt %s: %w", d, err)
+	}
+	free, err := diskFree(s.dir)
+	if err != nil {
+		return err
+	}
+	// The file takes its room on the disk already.
+	free += fi.Size()
+	for {
+		s.mu.Lock()
+		st := s.blobs[d]
+		switch {
+		case s.closed:
+			s.mu.Unlock()
+			return ErrClosed
+		case st == nil:
+			return s.adoptNew(newState(s, d, g), path, cleanMeta(m), free) // unlocks s.mu
+		case st.gone != nil:
+			gone := st.gone
+			s.mu.Unlock()
+			<-gone
+		default:
+			s.mu.Unlock()
+			return s.adoptKnown(d, g, path, m)
+		}
+	}
+}
+
+// adoptNew enters a blob whose content is the file. The caller holds s.mu,
+// which it unlocks.
+func (s *Store) adoptNew(st *state, path string, m Meta, free int64) error {
+	s.blobs[st.digest] = st
+	s.pinLocked(st)
+	trash, err := s.promiseLocked(st, free)
+	if err != nil {
+		s.forgetLocked(st)
+	}
+	s.mu.Unlock()
+	s.sweep(trash)
+	var late error
+	st.build(err, func() (err error) {
+		late, err = st.adoptFile(path, m)
+		return err
+	})
+	s.unpin(st)
+	if st.initErr != nil {
+		return s.writeError("adopt", st, st.geo.Size(), st.initErr)
+	}
+	if late != nil {
+		return fmt.Errorf("store: adopt %s: it is complete, but may not survive power loss: %w", st.digest, late)
+	}
+	s.log.Info("blob adopted", zap.Stringer("digest", st.digest), zap.Int64("size", st.geo.Size()))
+	return nil
+}
+
+// adoptFile moves the file in. Its rename alone decides: before it the
+// directory is a leftover, after it the blob is there, and late says what went
+// wrong since.
+func (st *state) adoptFile(path string, m Meta) (late, err error) {
+	if err := st.makeDir(); err != nil {
+		return nil, err
+	}
+	if err := replaceFile(st.path(metaName), encodeMeta(st.digest, st.geo.Size(), m, true), true); err != nil {
+		return nil, err
+	}
+	st.s.at("adopt: meta made")
+	if err := os.Rename(path, st.path(dataName)); err != nil {
+		return nil, err
+	}
+	st.s.at("adopt: content moved")
+	late = errors.Join(st.s.charge(st, st.geo.Size()), st.syncDirs()) // it was promised: there is room
+	st.s.mu.Lock()
+	st.kept = true
+	st.s.mu.Unlock()
+	st.mu.Lock()
+	st.complete, st.meta = true, m
+	st.have, st.raw, st.open = nil, nil, nil
+	st.mu.Unlock()
+	st.counted()
+	return late, nil
+}
+
+// adoptKnown keeps a blob of which the store has something, and completes it
+// from the file.
+func (s *Store) adoptKnown(d digest.Digest, g piece.Geometry, path string, m Meta) error {
+	b, err := s.Create(d, g.Size())
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	known := b.Meta()
+	m.MediaType = cmp.Or(known.MediaType, m.MediaType)
+	m.Sources = append(slices.Clone(m.Sources), known.Sources...)
+	if err := b.SetMeta(m); err != nil {
+		return err
+	}
+	if !b.Complete() {
+		if err := b.fillFrom(path); err != nil {
+			return err
+		}
+	}
+	if err := b.Commit(false); err != nil { // flushes one that is only cached
+		return err
+	}
+	if err := b.Keep(true); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("store: adopt %s: %w", d, err)
+	}
+	return nil
+}
+
+// fillFrom writes every piece that is not held and verified from the file.
+func (b *Blob) fillFrom(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("store: adopt %s: %w", b.st.digest, err)
+	}
+	defer f.Close()
+	g := b.Geometry()
+	buf := getBuffer(int(g.PieceSize()))
+	defer putBuffer(buf)
+	for i := range g.Count() {
+		if b.Has(i) {
+			continue
+		}
+		p := (*buf)[:g.Len(i)]
+		if _, err := f.ReadAt(p, g.Offset(i)); err != nil {
+			return fmt.Errorf("store: adopt %s: %w", b.st.digest, err)
+		}
+		if _, err := b.WritePiece(i, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
