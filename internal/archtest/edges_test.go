@@ -33,6 +33,7 @@ var layers = map[string]int{
 	"pkg/fetch":     engines,
 	"pkg/registry":  engines,
 	"internal":      plumbing,
+	"pkg/auth":      plumbing,
 	"pkg/mirror":    roles,
 	"pkg/seed":      roles,
 	"cmd":           programs,
@@ -66,6 +67,9 @@ var edges = map[string]map[string]string{
 		"pkg/p2p":       "neighbours, providers, pieces",
 		"pkg/store":     "where pieces go and come from",
 		"pkg/upstream":  "the last source",
+	},
+	"pkg/auth": {
+		"pkg/registry": "reads paths and answers as the handler behind it does",
 	},
 	"internal/cli": {
 		"internal/config": "commands check and print it",

@@ -1,0 +1,376 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/registry"
+)
+
+// TokenPath is where TokenHandler belongs: challenges name it.
+const TokenPath = "/token"
+
+// Options configure a Guard. Resolve and KeyFile are required.
+type Options struct {
+	Rules    Rules
+	Htpasswd string              // file; "" for none
+	Groups   map[string][]string // of users of the htpasswd file
+
+	KeyFile  string        // keys of the seeder's own tokens; made when missing
+	Service  string        // the name of this registry in tokens; default DefaultService
+	Realm    string        // URL of a token endpoint elsewhere; "" for our own
+	Lifetime time.Duration // of tokens of our own; default 5 min
+
+	// SwarmKey admits peers: tokens made with it by PeerToken. nil: none.
+	SwarmKey []byte
+
+	// Resolve makes a repository's canonical name of the one in a path and of
+	// ?ns=, just as the handler does.
+	Resolve func(path, ns string) (string, error)
+
+	Log        *zap.Logger           // nil: no logs
+	Registerer prometheus.Registerer // nil: no metrics
+	Namespace  string                // prefix of metric names
+	Now        func() time.Time      // default time.Now
+}
+
+// DefaultService is the name of a seeder in tokens.
+const DefaultService = "samara-seeder"
+
+// Guard decides who may do what. Safe for concurrent use.
+type Guard struct {
+	o       Options
+	open    bool // nothing is configured: everything is allowed
+	users   *htpasswd
+	keys    *signingKeys
+	peerKey []byte
+	lockout *lockout
+	metrics *metrics
+}
+
+// New reads what o names. Errors say what is wrong with which file.
+func New(o Options) (*Guard, error) {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Service == "" {
+		o.Service = DefaultService
+	}
+	if o.Lifetime <= 0 {
+		o.Lifetime = 5 * time.Minute
+	}
+	g := &Guard{o: o, open: len(o.Rules) == 0 && o.Htpasswd == "" && o.Realm == "", lockout: newLockout(o.Now)}
+	g.metrics = newMetrics(o.Registerer, o.Namespace)
+	if g.open {
+		return g, nil
+	}
+	if !o.Rules.speakOf("peers") {
+		// They have it anyway: whoever has the swarm key may take any blob.
+		g.o.Rules = append(Rules{{who: "peers", actions: Pull, patterns: []pattern{newPattern("**", component)}}}, o.Rules...)
+	}
+	if o.SwarmKey != nil {
+		var err error
+		if g.peerKey, err = derive(o.SwarmKey); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if o.Htpasswd != "" {
+		if g.users, err = openHtpasswd(o.Htpasswd, o.Log, o.Now); err != nil {
+			return nil, err
+		}
+	}
+	if g.keys, err = openSigningKeys(o.KeyFile, o.Now); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// need is something that a request wants to do.
+type need struct {
+	asked     string // the repository, as a client calls it; "" for the catalog
+	canonical string
+	actions   Actions
+}
+
+// Wrap lets those requests through to next, the /v2/ handler, that are allowed.
+func (g *Guard) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := g.identify(r)
+		rt := registry.ParsePath(r.URL.Path)
+		var needs []need
+		if err == nil {
+			if needs, err = g.needs(r, rt); err == nil {
+				err = g.decide(id, rt, needs)
+			}
+		}
+		g.metrics.request(id, err)
+		if err != nil {
+			g.refuse(w, r, needs, err)
+			return
+		}
+		r = g.withoutForeignMount(id, r, rt)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, decided{g, id})))
+	})
+}
+
+// errNoEndpoint says that the path is not of the API, or new to the Guard.
+var errNoEndpoint = errors.New("no such endpoint")
+
+// needs reads what a request is about to do.
+func (g *Guard) needs(r *http.Request, rt registry.Route) ([]need, error) {
+	var a Actions
+	read := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch rt.Endpoint {
+	case registry.EndpointPing:
+		return nil, nil
+	case registry.EndpointCatalog:
+		return []need{{actions: Catalog}}, nil
+	case registry.EndpointManifest, registry.EndpointBlob, registry.EndpointTags, registry.EndpointReferrers:
+		switch {
+		case read:
+			a = Pull
+		case r.Method == http.MethodDelete:
+			a = Delete
+		default:
+			a = Push
+		}
+	case registry.EndpointUpload: // also to look at one, and to give it up
+		a = Push
+	default:
+		if g.open {
+			return nil, nil
+		}
+		return nil, errNoEndpoint
+	}
+	ns := r.URL.Query().Get("ns")
+	n := need{asked: rt.Repository, actions: a}
+	n.canonical = g.canonical(rt.Repository, ns)
+	if ns != "" { // a scope has no ns beside it
+		n.asked = n.canonical
+	}
+	return []need{n}, nil
+}
+
+// canonical is the repository that the handler will use. A name that it will
+// refuse stands for itself: whoever may not read it does not learn that.
+func (g *Guard) canonical(path, ns string) string {
+	c, err := g.o.Resolve(path, ns)
+	if err != nil {
+		return path
+	}
+	return c
+}
+
+// withoutForeignMount makes a plain upload of the mount of a blob from where
+// the client may not read: it then sends what it has.
+func (g *Guard) withoutForeignMount(id *Identity, r *http.Request, rt registry.Route) *http.Request {
+	q := r.URL.Query()
+	if g.open || rt.Endpoint != registry.EndpointUpload || !q.Has("mount") {
+		return r
+	}
+	allowed := false
+	if from := q.Get("from"); from != "" {
+		allowed = g.may(id, Pull, g.canonical(from, "")) && g.may(id, Pull, g.canonical(from, q.Get("ns")))
+	} else { // from wherever it is
+		allowed = id.grants == nil && g.mayPullAll(id)
+	}
+	if allowed {
+		return r
+	}
+	q.Del("mount")
+	q.Del("from")
+	r = r.Clone(r.Context())
+	r.URL.RawQuery = q.Encode()
+	return r
+}
+
+func (g *Guard) mayPullAll(id *Identity) bool {
+	for _, p := range g.o.Rules.patterns(id, Pull) {
+		if p.text == "**" {
+			return true
+		}
+	}
+	return false
+}
+
+// may tells whether an identity may do something with a repository.
+func (g *Guard) may(id *Identity, a Actions, canonical string) bool {
+	switch {
+	case g.open:
+		return true
+	case id.grants != nil:
+		return id.grants.repositories[canonical].has(a)
+	}
+	return g.o.Rules.allow(id, a, canonical)
+}
+
+// view is the catalog as an identity sees it; nil for none.
+func (g *Guard) view(id *Identity) *view {
+	if id.grants != nil {
+		return id.grants.catalog
+	}
+	v := &view{listed: g.o.Rules.patterns(id, Catalog), pulled: g.o.Rules.patterns(id, Pull)}
+	if len(v.listed) == 0 {
+		return nil
+	}
+	return v
+}
+
+func (g *Guard) lists(id *Identity, repository string) bool {
+	if g.open {
+		return true
+	}
+	v := g.view(id)
+	return v != nil && v.shows(repository)
+}
+
+// denied is why a request is refused.
+type denied struct {
+	reason  string        // a metric label and a word of the audit log
+	message string        // for the client
+	retry   time.Duration // then ask again
+}
+
+func (d *denied) Error() string { return d.message }
+
+var (
+	errNoCredentials = &denied{reason: "unauthenticated", message: "authentication is required"}
+	errBadLogin      = &denied{reason: "invalid", message: "user name or password is wrong"}
+	errBadToken      = &denied{reason: "invalid", message: "the token is not valid here, or not any more"}
+	errInsufficient  = &denied{reason: "denied", message: "access to the resource is denied"}
+	errNotNow        = &denied{reason: "busy", message: "too many logins at the same time", retry: time.Second}
+)
+
+// decide is nil where a request may go through.
+func (g *Guard) decide(id *Identity, rt registry.Route, needs []need) error {
+	allowed := g.open || rt.Endpoint != registry.EndpointPing || id != anonymous
+	for _, n := range needs {
+		if n.actions == Catalog {
+			allowed = allowed && (g.open || g.view(id) != nil)
+		} else {
+			allowed = allowed && g.may(id, n.actions, n.canonical)
+		}
+	}
+	switch {
+	case allowed:
+		return nil
+	case id == anonymous:
+		return errNoCredentials
+	}
+	return errInsufficient
+}
+
+// refuse answers a request that may not go through.
+func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, needs []need, err error) {
+	e := &registry.Error{Status: http.StatusUnauthorized, Code: registry.CodeUnauthorized, Message: err.Error()}
+	h := w.Header()
+	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	h.Set("Cache-Control", "no-store")
+	var d *denied
+	errors.As(err, &d)
+	switch {
+	case err == errNoEndpoint:
+		e.Status, e.Code = http.StatusNotFound, registry.CodeUnsupported
+	case d.retry > 0:
+		e.Status, e.Code, e.RetryAfter = http.StatusTooManyRequests, registry.CodeTooManyRequests, d.retry
+	case d == errInsufficient && !bearer(r):
+		e.Status, e.Code = http.StatusForbidden, registry.CodeDenied // no token would do better
+	default:
+		h.Set("WWW-Authenticate", g.challenge(r, needs, d))
+	}
+	if r.ContentLength != 0 { // nobody reads what is being sent
+		h.Set("Connection", "close")
+	}
+	registry.WriteError(w, r, e)
+}
+
+// challenge is the header of RFC 6750 with the parameters of distribution's
+// token specification.
+func (g *Guard) challenge(r *http.Request, needs []need, d *denied) string {
+	realm := g.o.Realm
+	if realm == "" {
+		realm = baseURL(r) + TokenPath
+	}
+	params := []string{quoted("realm", realm), quoted("service", g.o.Service)}
+	var scopes []string
+	for _, n := range needs {
+		scopes = append(scopes, n.scope())
+	}
+	if q := r.URL.Query(); len(needs) == 1 && q.Get("mount") != "" && q.Get("from") != "" {
+		scopes = append(scopes, need{asked: q.Get("from"), actions: Pull}.scope())
+	}
+	if len(scopes) > 0 {
+		params = append(params, quoted("scope", strings.Join(scopes, " ")))
+	}
+	switch d {
+	case errInsufficient:
+		params = append(params, quoted("error", "insufficient_scope"))
+	case errBadToken:
+		params = append(params, quoted("error", "invalid_token"))
+	}
+	return "Bearer " + strings.Join(params, ",")
+}
+
+// scope is what a token must be asked for. Who pushes looks first at what is
+// there, so that clients ask for both in one token.
+func (n need) scope() string {
+	switch {
+	case n.actions == Catalog:
+		return "registry:catalog:*"
+	case n.actions == Push:
+		return "repository:" + n.asked + ":pull,push"
+	}
+	return "repository:" + n.asked + ":" + strings.Join(n.actions.names(), ",")
+}
+
+// quoted is a parameter with a quoted-string (RFC 9110, 5.6.4). What cannot be
+// in one is dropped: a name with it is none.
+func quoted(name, value string) string {
+	clean := strings.Map(func(c rune) rune {
+		if c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
+			return -1
+		}
+		return c
+	}, value)
+	return name + `="` + clean + `"`
+}
+
+// baseURL is where the client sees this seeder. What stands before the Guard
+// puts what a trusted proxy says of it into the URL's scheme and the Host.
+func baseURL(r *http.Request) string {
+	u := url.URL{Scheme: r.URL.Scheme, Host: r.Host}
+	if u.Scheme == "" {
+		u.Scheme = "http"
+		if r.TLS != nil {
+			u.Scheme = "https"
+		}
+	}
+	return u.String()
+}
+
+// client is the address of whoever sent the request; the zero Addr where that
+// is not known.
+func client(r *http.Request) netip.Addr {
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return ap.Addr()
+	}
+	a, _ := netip.ParseAddr(r.RemoteAddr)
+	return a
+}
+
+func bearer(r *http.Request) bool {
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.EqualFold(scheme, "Bearer")
+}
