@@ -76,6 +76,7 @@ var edges = map[string]map[string]string{
 		"internal/status": "prints a daemon's status page",
 	},
 	"internal/config": {
+		"pkg/auth":     "rules and htpasswd files have one syntax",
 		"pkg/registry": "the names of upstreams have one syntax",
 	},
 	"internal/config/refgen": {
@@ -108,6 +109,7 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":      "a client for each seeder",
 	},
 	"pkg/seed": {
+		"pkg/auth":          "who may do what",
 		"internal/config":   "what to start",
 		"internal/daemon":   "what both daemons start with",
 		"internal/metadata": "tags and manifests",

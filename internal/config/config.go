@@ -41,6 +41,7 @@ type Common struct {
 // Seeder is what `seeder serve` is started with.
 type Seeder struct {
 	Common
+	Security
 }
 
 // Peerd is what `peerd serve` is started with.
@@ -87,7 +88,7 @@ func defaultCommon() Common {
 // upstream at most once a minute: a herd costs one request, and a moved tag
 // shows within the time a person takes to wonder.
 func DefaultSeeder() Seeder {
-	c := Seeder{Common: defaultCommon()}
+	c := Seeder{Common: defaultCommon(), Security: defaultSecurity()}
 	c.Data = "/var/lib/samara/seeder"
 	c.Listen = ":5000"
 	c.TagTTL = time.Minute

@@ -6,10 +6,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-func (c *Seeder) problems() []Problem { return nil }
+func (c *Seeder) problems() []Problem { return c.Security.problems() }
 
 // Warnings are settings that may be meant but often are not.
-func (c *Seeder) Warnings() []Problem { return c.commonWarnings() }
+func (c *Seeder) Warnings() []Problem { return append(c.commonWarnings(), c.Security.warnings()...) }
 
 func (c *Peerd) problems() []Problem {
 	var ps []Problem

@@ -281,7 +281,7 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, needs []need, err
 	var d *denied
 	errors.As(err, &d)
 	switch {
-	case err == errNoEndpoint:
+	case errors.Is(err, errNoEndpoint):
 		e.Status, e.Code = http.StatusNotFound, registry.CodeUnsupported
 	case d.retry > 0:
 		e.Status, e.Code, e.RetryAfter = http.StatusTooManyRequests, registry.CodeTooManyRequests, d.retry
@@ -326,10 +326,10 @@ func (g *Guard) challenge(r *http.Request, needs []need, d *denied) string {
 // scope is what a token must be asked for. Who pushes looks first at what is
 // there, so that clients ask for both in one token.
 func (n need) scope() string {
-	switch {
-	case n.actions == Catalog:
+	switch n.actions {
+	case Catalog:
 		return "registry:catalog:*"
-	case n.actions == Push:
+	case Push:
 		return "repository:" + n.asked + ":pull,push"
 	}
 	return "repository:" + n.asked + ":" + strings.Join(n.actions.names(), ",")

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -23,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -69,7 +69,7 @@ func newSite(t *testing.T, change func(*Options), lines ...string) *site {
 	if s.guard, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	backend := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	backend := ggcr.New(ggcr.Logger(zap.NewStdLog(zap.NewNop())))
 	api := s.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.last = r
 		backend.ServeHTTP(w, r)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -27,15 +28,23 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	api := registry.NewHandler(b, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
 	})
+	guard, err := newGuard(d, c)
+	if err != nil {
+		return err
+	}
+	guarded, tokens := guard.Wrap(api), guard.TokenHandler()
 	introduce := daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) })
 	// No http.ServeMux: it would redirect /v2 to /v2/ (contract 1), and clean
 	// paths that the registry has to judge.
 	return d.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == daemon.IntroductionPath {
+		switch r.URL.Path {
+		case daemon.IntroductionPath:
 			introduce.ServeHTTP(w, r)
-			return
+		case auth.TokenPath:
+			tokens.ServeHTTP(w, r)
+		default:
+			guarded.ServeHTTP(w, r)
 		}
-		api.ServeHTTP(w, r)
 	}))
 }
 

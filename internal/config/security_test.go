@@ -1,0 +1,74 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// loadSeeder gives arguments to a seeder's loader.
+func loadSeeder(t *testing.T, args ...string) (*Seeder, *Loader) {
+	t.Helper()
+	c, l := NewSeeder()
+	fs := pflag.NewFlagSet("seeder", pflag.ContinueOnError)
+	l.Bind(fs)
+	if err := fs.Parse(append([]string{"--data", t.TempDir()}, args...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Load(func(string) (string, bool) { return "", false }); err != nil {
+		t.Fatal(err)
+	}
+	return c, l
+}
+
+func TestCheckSecurity(t *testing.T) {
+	dir := t.TempDir()
+	users := filepath.Join(dir, "users")
+	if err := os.WriteFile(users, []byte("a:$2y$04$BX6pHUGz5aiZv2KcHrZ8YOeNrg1fTVd2xCxKsxFp9wDWmJ4QpGwHu\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rule := []string{"--allow", "anyone pull **"}
+	for _, c := range []struct {
+		name string
+		args []string
+		want string // part of the problem; "" for none
+	}{
+		{"nothing", nil, ""},
+		{"fine", append(rule, "--htpasswd", users, "--group", "dev=a+b"), ""},
+		{"rule", []string{"--allow", "anyone read **"}, `--allow: "anyone read **": "read" is not made of`},
+		{"no rule", []string{"--htpasswd", users}, "they may do nothing; say who"},
+		{"no rule with a realm", []string{"--token-realm", "https://auth.test/token"}, "they may do nothing; say who"},
+		{"no htpasswd", append(rule, "--htpasswd", filepath.Join(dir, "none")), "--htpasswd: open "},
+		{"group", append(rule, "--group", "dev"), `--group: "dev": want NAME=USER+USER`},
+		{"issuer's group", append(rule, "--group", "gh:dev=a"), "want NAME=USER+USER"},
+		{"lifetime", []string{"--token-lifetime", "1s"}, "--token-lifetime: 1s is not within 1m to 24h"},
+		{"service", []string{"--token-service", ""}, `--token-service: "" is no name`},
+		{"realm", append(rule, "--token-realm", "auth.test"), "--token-realm: "},
+		{"realm with a password", append(rule, "--token-realm", "https://u:secret@auth.test/"), "REDACTED@auth.test"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, l := loadSeeder(t, c.args...)
+			err := l.Check()
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+				t.Fatalf("%v, want %q", err, c.want)
+			}
+		})
+	}
+	if _, l := loadSeeder(t, "--group", "dev=a"); len(l.Warnings()) == 0 {
+		t.Error("groups without users: no warning")
+	}
+	c, _ := loadSeeder(t, "--group", "dev=a+b", "--group", "ops=a")
+	if g, err := c.GroupsOf(); err != nil || !slices.Equal(g["a"], []string{"dev", "ops"}) || !slices.Equal(g["b"], []string{"dev"}) {
+		t.Errorf("%v %v", g, err)
+	}
+}
