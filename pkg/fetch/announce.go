@@ -1,6 +1,8 @@
 package fetch
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"sync"
@@ -46,6 +48,22 @@ func (e *Engine) announceStore() {
 	e.provide(held...)
 }
 
+// Share makes content known to the swarm that the store holds whole and the
+// engine did not fetch: its pieces are hashed and signed, and the DHT is told.
+// It waits for neither.
+func (e *Engine) Share(d digest.Digest) {
+	in, err := e.o.Store.Stat(d)
+	if err != nil || !in.Complete || e.network() == nil {
+		return // what the store holds at the start is announced then
+	}
+	if announced(in.Size, in.Meta.MediaType) {
+		e.provide(d)
+	}
+	if in.Size >= SmallBlob {
+		e.serving(d)
+	}
+}
+
 // provide has the DHT told that this host has these. Only some algorithms have
 // a key there.
 func (e *Engine) provide(ds ...digest.Digest) {
@@ -66,12 +84,29 @@ func (e *Engine) provide(ds ...digest.Digest) {
 	}
 }
 
+// crowd is how many providers a blob needs, as in pkg/p2p: a host that knows of
+// more announces it with probability crowd / so many.
+const crowd = 50
+
 // provide announces the blob at its first verified piece, and again when it is
 // complete: how many others there are decides each time whether that is done.
+// In a herd nobody has seen a provider yet, and all would tell the same 20 hosts
+// within seconds: the seeder's word on the swarm's size counts then.
 func (s *swarm) provide() {
-	if s.geom.Size() >= SmallBlob {
-		s.e.provide(s.digest)
+	if s.geom.Size() < SmallBlob {
+		return
 	}
+	if n := max(s.size, len(s.members)); !s.e.o.Seeder && n > crowd && s.lot() >= crowd/float64(n) {
+		return
+	}
+	s.e.provide(s.digest)
+}
+
+// lot is this host's draw for the blob, from 0 to 1: always the same, so that to
+// announce twice is no second chance.
+func (s *swarm) lot() float64 {
+	h := sha256.Sum256([]byte(string(s.e.network().ID()) + s.digest.String()))
+	return float64(binary.BigEndian.Uint64(h[:8])) / (1 << 64)
 }
 
 // retract takes back, now and then, what the store holds nothing of any more:

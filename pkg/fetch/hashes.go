@@ -9,7 +9,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
-	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/scheduler"
 )
@@ -141,9 +140,12 @@ func (s *swarm) addRun(r signedRun) {
 		}
 		s.newHashes(fresh)
 	}
-	if !wasFinal && s.hashes.final() && r.from != "" {
+	final := !wasFinal && s.hashes.final()
+	if r.from != "" && (len(fresh) > 0 || final) {
+		s.relay([][]byte{r.envelope}, r.from)
+	}
+	if final && r.from != "" {
 		s.saveRuns(true)
-		s.passOn()
 		s.checkDone()
 	}
 }
@@ -239,20 +241,6 @@ func (s *swarm) saveRuns(force bool) {
 	s.lastSave = s.e.now()
 	if err := s.blob.SetRuns(envs); err != nil {
 		s.log.Warn("cannot keep the signed hashes", zap.Error(err))
-	}
-}
-
-// passOn gives the final list to members that may not have it: the seeder may
-// be gone before they hear of it. While it is there, it tells them itself.
-func (s *swarm) passOn() {
-	if s.e.o.Seeder || s.seederMember() != nil {
-		return
-	}
-	envs := s.hashes.envelopes()
-	for _, m := range s.members {
-		if m.joined && !m.complete {
-			_ = s.e.network().Send(m.id, p2p.Runs{Digest: s.digest, Envelopes: envs})
-		}
 	}
 }
 

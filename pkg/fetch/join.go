@@ -23,6 +23,7 @@ func (s *swarm) joinAll() {
 	for _, nb := range some(nbs, maxMembers) {
 		s.join(nb)
 	}
+	s.awaitRuns()
 	if s.geom.Size() < SmallBlob || s.looking {
 		return
 	}
@@ -40,12 +41,34 @@ func (s *swarm) join(nb p2p.Neighbour) {
 		return
 	}
 	s.asked[nb.ID] = true
-	j := p2p.Join{Digest: s.digest, Size: s.geom.Size(), Source: s.sources.current().String(), Final: s.hashes.final()}
+	peers := 0
+	switch {
+	case s.e.isSeeder(nb):
+		peers = hintPeers
+	case len(s.members) < fewMembers && s.inquiries < maxInquiries:
+		s.inquiries++
+		peers = hintPeers
+	}
+	s.sendJoin(nb, true, peers)
+}
+
+// A swarm with fewer members asks so many neighbours for further peers, until
+// its next tick: those of a herd come up at the same moment, and what one of
+// them names is enough for the place that there is.
+const (
+	fewMembers   = 8
+	maxInquiries = 4
+)
+
+// sendJoin sends a neighbour a Join, the first or another. canWait: it may
+// leave signed hashes to others.
+func (s *swarm) sendJoin(nb p2p.Neighbour, canWait bool, peers int) {
+	j := p2p.Join{
+		Digest: s.digest, Size: s.geom.Size(), Source: s.sources.current().String(), WantPeers: peers,
+		NoRuns: !s.wantsRuns(nb), CanWait: canWait, Known: s.hashes.known(),
+	}
 	if b := s.blob.Have(); b.Count() > 0 {
 		j.Have = b.Bytes()
-	}
-	if s.e.isSeeder(nb) || len(s.members) < 8 {
-		j.WantPeers = hintPeers
 	}
 	_ = s.e.network().Send(nb.ID, j) // one that is gone will be told of by PeerDown
 }
@@ -108,9 +131,10 @@ func (s *swarm) lookup() {
 	}
 }
 
-// maxMeeting bounds the connections that one swarm opens, or waits to open, to
-// peers that others named.
-const maxMeeting = 64
+// maxMet is how many members a swarm meets by itself, of peers that others
+// named; the other places are for those that meet this host. Were all places
+// taken by who comes first, a herd's last would be turned away by most.
+const maxMet = 45
 
 // meet connects to peers that somebody named for this blob.
 func (s *swarm) meet(peers []peer.AddrInfo) {
@@ -120,7 +144,7 @@ func (s *swarm) meet(peers []peer.AddrInfo) {
 	net := s.e.network()
 	for _, ai := range some(peers, hintPeers) {
 		if ai.ID == net.ID() || s.members[ai.ID] != nil || s.liars[ai.ID] || s.meeting[ai.ID] ||
-			len(s.members) >= maxMembers || len(s.meeting) >= maxMeeting {
+			len(s.members)+len(s.meeting) >= maxMet {
 			continue
 		}
 		if nb, ok := net.Neighbour(ai.ID); ok {

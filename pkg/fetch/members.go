@@ -116,17 +116,26 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	}
 	mem.joined = true
 	s.holds(mem, m.Have, m.Complete)
+	fed := !m.NoRuns && s.feeds(mem) // a lasting wish: what comes later goes to it too
+	mem.fed = fed
 	var have []byte
 	if b := s.blob.Have(); b.Count() > 0 && !s.settled && !s.e.o.Seeder {
 		have = b.Bytes()
 	}
-	_ = n.Send(from, p2p.State{Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled})
-	if envs := s.runsFor(); len(envs) > 0 && !m.Final {
-		_ = n.Send(from, p2p.Runs{Digest: s.digest, Envelopes: envs})
+	known := s.hashes.known()
+	_ = n.Send(from, p2p.State{
+		Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled,
+		Elsewhere: !m.NoRuns && !fed && m.CanWait, Known: known, Swarm: len(s.members),
+	})
+	if !m.NoRuns && (fed || !m.CanWait) && (known > m.Known || s.hashes.final()) {
+		if envs := s.runsFor(); len(envs) > 0 {
+			_ = n.Send(from, p2p.Runs{Digest: s.digest, Envelopes: envs})
+		}
 	}
 	if len(hint) > 0 {
 		_ = n.Send(from, p2p.Peers{Digest: s.digest, Peers: hint})
 	}
+	s.shows(mem, m.Known)
 }
 
 // member returns the member of that name, making it one where it is not; nil
@@ -190,6 +199,14 @@ func (s *swarm) handleState(from peer.ID, st p2p.State) {
 		// when we knew nothing of the blob.
 		m.joined = m.joined || !st.Complete && !m.seeder
 		s.holds(m, st.Have, st.Complete)
+		if m.seeder {
+			s.size = st.Swarm
+		}
+		if st.Elsewhere {
+			s.unfed(from)
+		}
+		s.shows(m, st.Known)
+		s.seek(m)
 	}
 }
 
@@ -243,6 +260,7 @@ func (s *swarm) handleHave(from peer.ID, h p2p.Have) {
 		return
 	}
 	s.e.giver.peerHas(s, m, fresh)
+	s.shows(m, m.have.Count()) // it has checked them
 	if s.dl != nil {
 		s.dl.memberHas(m, fresh)
 	}
@@ -258,6 +276,7 @@ func (s *swarm) handleLeave(from peer.ID, reason string) {
 // drop forgets a member that left or whose connection is gone.
 func (s *swarm) drop(p peer.ID) {
 	delete(s.asked, p)
+	s.feed.forget(p)
 	m := s.members[p]
 	if m == nil {
 		return
@@ -278,6 +297,7 @@ func (s *swarm) drop(p peer.ID) {
 			s.dl.seederGone()
 		}
 	}
+	s.seekMore()
 }
 
 // spreadRuns passes the provisional runs to a few members when the seeder has
@@ -306,8 +326,12 @@ func (e *Engine) handleRuns(from peer.ID, m p2p.Runs) {
 	}
 	for _, env := range m.Envelopes {
 		r, ok := s.openRun(env, from)
-		if !ok || !s.post(func() { s.addRun(r) }) {
+		if !ok {
+			s.post(func() { s.unfed(from) })
 			return // what follows is no better
+		}
+		if !s.post(func() { s.addRun(r) }) {
+			return
 		}
 	}
 }

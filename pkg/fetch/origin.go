@@ -296,7 +296,8 @@ func (s *swarm) fetched(i int, h piece.Hash) {
 	}
 	s.unsigned[i] = h
 	s.pending = append(s.pending, i)
-	const pause = 30 * time.Millisecond
+	// Each signature goes to every host: where they are many it has to be worth it.
+	pause := min(max(30*time.Millisecond, time.Duration(len(s.members))*time.Millisecond), 200*time.Millisecond)
 	if since := s.e.now() - s.lastSign; since >= pause {
 		s.sign()
 		return

@@ -23,8 +23,8 @@ const (
 	maxFinal = 32_000
 )
 
-// sign signs the hashes that came in since the last time, tells the members,
-// and lets the pieces be given.
+// sign signs the hashes that came in since the last time, passes them on, and
+// lets the pieces be given.
 func (s *swarm) sign() {
 	if s.signTick != nil {
 		s.signTick.Stop()
@@ -50,7 +50,7 @@ func (s *swarm) sign() {
 		}
 		from = to
 	}
-	s.tell(envs)
+	s.relay(envs, "")
 	for _, i := range s.pending {
 		delete(s.unsigned, i)
 		s.gained(i)
@@ -73,17 +73,6 @@ func (s *swarm) seal(r piece.Run) []byte {
 	return env
 }
 
-// tell sends signed runs to every member.
-func (s *swarm) tell(envs [][]byte) {
-	if len(envs) == 0 {
-		return
-	}
-	n := s.e.network()
-	for _, m := range s.members {
-		_ = n.Send(m.id, p2p.Runs{Digest: s.digest, Envelopes: envs})
-	}
-}
-
 // signFinal signs the whole list: the digest of the blob was right.
 func (s *swarm) signFinal() {
 	if s.hashes.final() || !s.hashes.complete() || s.geom.Count() > maxFinal {
@@ -96,7 +85,7 @@ func (s *swarm) signFinal() {
 	}
 	if env := s.seal(r); env != nil {
 		s.saveRuns(true)
-		s.tell([][]byte{env})
+		s.relay([][]byte{env}, "")
 	}
 }
 

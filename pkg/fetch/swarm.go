@@ -20,38 +20,41 @@ import (
 // they hold, and the download, if there is one. All fields of the first group
 // belong to the goroutine of run; others post to it.
 type swarm struct {
-	e        *Engine
-	digest   digest.Digest
-	blob     *store.Blob
-	geom     piece.Geometry
-	log      *zap.Logger
-	members  map[peer.ID]*member
-	handles  []*member                  // by scheduler.Peer, nil for who is no member now; 0 is the upstream
-	handleOf map[peer.ID]scheduler.Peer // of everybody who ever was a member
-	liars    map[peer.ID]bool           // not asked again for this blob
-	asked    map[peer.ID]bool           // neighbours that were sent a Join
-	meeting  map[peer.ID]bool           // connections being opened to peers that were named
-	looking  bool                       // the DHT is being asked
-	wanted   bool                       // a download is under way or queued
-	settled  bool                       // the whole digest is known to be right
-	commits  bool                       // the store is at it
-	stop     bool
-	failure  error // why the download failed
-	suspect  bool  // pieces may have been verified against a hash that was replaced
-	retries  int   // of downloads from unsigned holders that gave wrong bytes
-	single   bool  // unsigned holders are asked one at a time, and
-	sole     peer.ID
-	provided bool
-	dl       *download
-	origin   *origin
-	pending  []int // pieces whose hash waits to be signed (seeder), and the hashes
-	unsigned map[int]piece.Hash
-	lastSave time.Duration
-	lastSign time.Duration
-	signTick *time.Timer
-	signing  bool // hashes of a stored blob are being computed
-	sealed   sealedSpan
-	early    map[int][2]int // readers' wishes before the download has started
+	e         *Engine
+	digest    digest.Digest
+	blob      *store.Blob
+	geom      piece.Geometry
+	log       *zap.Logger
+	members   map[peer.ID]*member
+	handles   []*member                  // by scheduler.Peer, nil for who is no member now; 0 is the upstream
+	handleOf  map[peer.ID]scheduler.Peer // of everybody who ever was a member
+	liars     map[peer.ID]bool           // not asked again for this blob
+	asked     map[peer.ID]bool           // neighbours that were sent a Join
+	feed      feeding                    // of signed hashes
+	size      int                        // of the whole swarm, as its seeder said
+	inquiries int                        // neighbours asked for further peers since the last tick
+	meeting   map[peer.ID]bool           // connections being opened to peers that were named
+	looking   bool                       // the DHT is being asked
+	wanted    bool                       // a download is under way or queued
+	settled   bool                       // the whole digest is known to be right
+	commits   bool                       // the store is at it
+	stop      bool
+	failure   error // why the download failed
+	suspect   bool  // pieces may have been verified against a hash that was replaced
+	retries   int   // of downloads from unsigned holders that gave wrong bytes
+	single    bool  // unsigned holders are asked one at a time, and
+	sole      peer.ID
+	provided  bool
+	dl        *download
+	origin    *origin
+	pending   []int // pieces whose hash waits to be signed (seeder), and the hashes
+	unsigned  map[int]piece.Hash
+	lastSave  time.Duration
+	lastSign  time.Duration
+	signTick  *time.Timer
+	signing   bool // hashes of a stored blob are being computed
+	sealed    sealedSpan
+	early     map[int][2]int // readers' wishes before the download has started
 
 	giving giving // belongs to the giver
 
@@ -87,6 +90,9 @@ type member struct {
 	have     *piece.Bitfield
 	complete bool
 	joined   bool // it wants the blob too: it is told what we get
+	knows    int  // signed hashes, as far as it showed
+	fed      bool // it is passed signed hashes on
+	fedAt    time.Duration
 }
 
 func newSwarm(e *Engine, b *store.Blob, w Want) *swarm {
@@ -107,6 +113,7 @@ func newSwarm(e *Engine, b *store.Blob, w Want) *swarm {
 	}
 	s.ctx, s.cancel = context.WithCancel(e.ctx)
 	s.hashes.init(w.Digest, s.geom)
+	s.feed.init()
 	s.readers.init()
 	s.prog.init(b.Have())
 	s.sources.add(w.Source)
@@ -192,6 +199,7 @@ func (s *swarm) tick() {
 	if s.e.now()-time.Duration(s.lastUse.Load()) > linger {
 		s.stop = true
 	}
+	s.inquiries = 0
 	s.rejoin()
 }
 
@@ -209,6 +217,7 @@ func (s *swarm) shutdown() {
 	if s.signTick != nil {
 		s.signTick.Stop()
 	}
+	s.feed.stop()
 	if s.dl != nil {
 		s.dl.close()
 	}

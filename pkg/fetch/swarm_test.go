@@ -402,7 +402,7 @@ func TestFinalListIsNotSentTwice(t *testing.T) {
 		want := b.fill(2 * mib)
 		for i, c := range []struct{ final, told bool }{{false, true}, {true, false}} {
 			p := b.neighbour(i)
-			join := p2p.Join{Digest: want.Digest, Size: want.Size, Final: c.final}
+			join := p2p.Join{Digest: want.Digest, Size: want.Size, NoRuns: c.final}
 			b.Message(p, join)
 			time.Sleep(time.Second) // the list is made
 			b.Message(p, join)

@@ -18,8 +18,9 @@ import (
 type Message interface{ isMessage() }
 
 // Join says "I want, or hold, this blob; count me in". A neighbour that holds
-// or wants it answers with State (and Runs, and Peers where WantPeers > 0),
-// one that does neither with Leave.
+// or wants it answers with State (and Runs unless NoRuns, and Peers where
+// WantPeers > 0), one that does neither with Leave. Another Join changes what an
+// earlier one said.
 type Join struct {
 	Digest    digest.Digest
 	Size      int64  // bytes, 0 = unknown
@@ -27,15 +28,20 @@ type Join struct {
 	Have      []byte // piece.Bitfield bytes, nil = none
 	Complete  bool   // holds all of it
 	WantPeers int    // so many further peers are welcome, at most 256
-	Final     bool   // the sender has the final list of piece hashes: it needs no Runs
+	NoRuns    bool   // no Runs are wanted: the sender has the final list of piece hashes, or asks others
+	CanWait   bool   // the Runs may be left to others, see State.Elsewhere
+	Known     int    // piece hashes that the sender knows
 }
 
 // State answers a Join: what the sender holds of the blob.
 type State struct {
-	Digest   digest.Digest
-	Size     int64 // bytes, 0 = unknown
-	Have     []byte
-	Complete bool
+	Digest    digest.Digest
+	Size      int64 // bytes, 0 = unknown
+	Have      []byte
+	Complete  bool
+	Elsewhere bool // Runs were asked for, but others have to be asked for them
+	Known     int  // piece hashes that the sender knows
+	Swarm     int  // peers in the swarm, as far as the sender knows
 }
 
 // Have says that further pieces were verified and can be asked for.
@@ -89,6 +95,7 @@ const (
 	maxAddrBytes  = 256
 	maxHaveBytes  = (maxPieces + 7) / 8
 	maxHavePieces = 8192 // in one Have; more are split
+	maxSwarm      = 1 << 20
 )
 
 // frames turns a message into the frames that carry it: one, or several
@@ -97,9 +104,11 @@ func frames(m Message) ([]*pb.Frame, error) {
 	switch m := m.(type) {
 	case Join:
 		return one(&pb.Frame{Body: &pb.Frame_Join{Join: &pb.Join{Digest: string(m.Digest), Size: m.Size, Source: m.Source,
-			Have: m.Have, Complete: m.Complete, WantPeers: uint32(min(max(m.WantPeers, 0), maxWantPeers)), Final: m.Final}}})
+			Have: m.Have, Complete: m.Complete, WantPeers: uint32(min(max(m.WantPeers, 0), maxWantPeers)),
+			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: uint32(m.Known)}}})
 	case State:
-		return one(&pb.Frame{Body: &pb.Frame_State{State: &pb.State{Digest: string(m.Digest), Size: m.Size, Have: m.Have, Complete: m.Complete}}})
+		return one(&pb.Frame{Body: &pb.Frame_State{State: &pb.State{Digest: string(m.Digest), Size: m.Size, Have: m.Have, Complete: m.Complete,
+			Elsewhere: m.Elsewhere, Known: uint32(m.Known), Swarm: uint32(m.Swarm)}}})
 	case Have:
 		return haveFrames(m), nil
 	case Leave:
@@ -165,17 +174,22 @@ func message(f *pb.Frame) (Message, error) {
 		if err == nil {
 			err = checkBlob(m.Size, m.Have)
 		}
-		if err == nil && (len(m.Source) > maxSource || m.WantPeers > maxWantPeers) {
-			err = fmt.Errorf("source of %d bytes, %d peers wanted", len(m.Source), m.WantPeers)
+		if err == nil && (len(m.Source) > maxSource || m.WantPeers > maxWantPeers || m.Known > maxPieces) {
+			err = fmt.Errorf("source of %d bytes, %d peers wanted, %d hashes known", len(m.Source), m.WantPeers, m.Known)
 		}
-		return Join{Digest: d, Size: m.Size, Source: m.Source, Have: m.Have, Complete: m.Complete, WantPeers: int(m.WantPeers), Final: m.Final}, wrapf(err, "join")
+		return Join{Digest: d, Size: m.Size, Source: m.Source, Have: m.Have, Complete: m.Complete, WantPeers: int(m.WantPeers),
+			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: int(m.Known)}, wrapf(err, "join")
 	case *pb.Frame_State:
 		m := b.State
 		d, err := checkDigest(m.Digest)
 		if err == nil {
 			err = checkBlob(m.Size, m.Have)
 		}
-		return State{Digest: d, Size: m.Size, Have: m.Have, Complete: m.Complete}, wrapf(err, "state")
+		if err == nil && (m.Known > maxPieces || m.Swarm > maxSwarm) {
+			err = fmt.Errorf("%d hashes known, %d peers in the swarm", m.Known, m.Swarm)
+		}
+		return State{Digest: d, Size: m.Size, Have: m.Have, Complete: m.Complete,
+			Elsewhere: m.Elsewhere, Known: int(m.Known), Swarm: int(m.Swarm)}, wrapf(err, "state")
 	case *pb.Frame_Have:
 		m := b.Have
 		d, err := checkDigest(m.Digest)

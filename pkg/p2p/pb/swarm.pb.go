@@ -432,7 +432,9 @@ type Join struct {
 	Have          []byte                 `protobuf:"bytes,4,opt,name=have,proto3" json:"have,omitempty"`
 	Complete      bool                   `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"`
 	WantPeers     uint32                 `protobuf:"varint,6,opt,name=want_peers,json=wantPeers,proto3" json:"want_peers,omitempty"`
-	Final         bool                   `protobuf:"varint,7,opt,name=final,proto3" json:"final,omitempty"` // the sender has the final list of hashes: no Runs, please
+	NoRuns        bool                   `protobuf:"varint,7,opt,name=no_runs,json=noRuns,proto3" json:"no_runs,omitempty"`    // no Runs, please: the sender has the final list, or asks others
+	CanWait       bool                   `protobuf:"varint,8,opt,name=can_wait,json=canWait,proto3" json:"can_wait,omitempty"` // the Runs may be left to others: State.elsewhere
+	Known         uint32                 `protobuf:"varint,9,opt,name=known,proto3" json:"known,omitempty"`                    // piece hashes that the sender knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,11 +511,25 @@ func (x *Join) GetWantPeers() uint32 {
 	return 0
 }
 
-func (x *Join) GetFinal() bool {
+func (x *Join) GetNoRuns() bool {
 	if x != nil {
-		return x.Final
+		return x.NoRuns
 	}
 	return false
+}
+
+func (x *Join) GetCanWait() bool {
+	if x != nil {
+		return x.CanWait
+	}
+	return false
+}
+
+func (x *Join) GetKnown() uint32 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
 }
 
 type State struct {
@@ -522,6 +538,9 @@ type State struct {
 	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	Have          []byte                 `protobuf:"bytes,3,opt,name=have,proto3" json:"have,omitempty"`
 	Complete      bool                   `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	Elsewhere     bool                   `protobuf:"varint,5,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"` // no Runs will come: others are to be asked for them
+	Known         uint32                 `protobuf:"varint,6,opt,name=known,proto3" json:"known,omitempty"`         // piece hashes that the sender knows
+	Swarm         uint32                 `protobuf:"varint,7,opt,name=swarm,proto3" json:"swarm,omitempty"`         // peers in the blob's swarm, as far as the sender knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +601,27 @@ func (x *State) GetComplete() bool {
 		return x.Complete
 	}
 	return false
+}
+
+func (x *State) GetElsewhere() bool {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return false
+}
+
+func (x *State) GetKnown() uint32 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *State) GetSwarm() uint32 {
+	if x != nil {
+		return x.Swarm
+	}
+	return 0
 }
 
 type Have struct {
@@ -1164,7 +1204,7 @@ const file_swarm_proto_rawDesc = "" +
 	"\x04Ping\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\"\x1c\n" +
 	"\x04Pong\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\x04R\x05token\"\xaf\x01\n" +
+	"\x05token\x18\x01 \x01(\x04R\x05token\"\xe3\x01\n" +
 	"\x04Join\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
@@ -1172,13 +1212,18 @@ const file_swarm_proto_rawDesc = "" +
 	"\x04have\x18\x04 \x01(\fR\x04have\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x1d\n" +
 	"\n" +
-	"want_peers\x18\x06 \x01(\rR\twantPeers\x12\x14\n" +
-	"\x05final\x18\a \x01(\bR\x05final\"c\n" +
+	"want_peers\x18\x06 \x01(\rR\twantPeers\x12\x17\n" +
+	"\ano_runs\x18\a \x01(\bR\x06noRuns\x12\x19\n" +
+	"\bcan_wait\x18\b \x01(\bR\acanWait\x12\x14\n" +
+	"\x05known\x18\t \x01(\rR\x05known\"\xad\x01\n" +
 	"\x05State\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
 	"\x04have\x18\x03 \x01(\fR\x04have\x12\x1a\n" +
-	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"d\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12\x1c\n" +
+	"\telsewhere\x18\x05 \x01(\bR\telsewhere\x12\x14\n" +
+	"\x05known\x18\x06 \x01(\rR\x05known\x12\x14\n" +
+	"\x05swarm\x18\a \x01(\rR\x05swarm\"d\n" +
 	"\x04Have\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06pieces\x18\x02 \x03(\rR\x06pieces\x12\x1a\n" +
