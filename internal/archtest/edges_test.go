@@ -82,6 +82,11 @@ var edges = map[string]map[string]string{
 	"internal/config/refgen": {
 		"internal/config": "writes docs/configuration.md from it",
 	},
+	"internal/local": {
+		"pkg/piece":    "how large a blob can be",
+		"pkg/registry": "names, manifests, what a registry answers",
+		"pkg/store":    "where what is pushed is kept",
+	},
 	"internal/metadata": {
 		"pkg/fetch":    "says in its words where content comes from",
 		"pkg/registry": "names, tags, manifests",
@@ -112,6 +117,7 @@ var edges = map[string]map[string]string{
 		"pkg/auth":          "who may do what",
 		"internal/config":   "what to start",
 		"internal/daemon":   "what both daemons start with",
+		"internal/local":    "the repositories that are pushed to",
 		"internal/metadata": "tags and manifests",
 		"pkg/fetch":         "gets and gives blobs",
 		"pkg/p2p":           "introduces itself to peers",

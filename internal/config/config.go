@@ -42,6 +42,7 @@ type Common struct {
 type Seeder struct {
 	Common
 	Security
+	Local
 }
 
 // Peerd is what `peerd serve` is started with.
@@ -88,7 +89,7 @@ func defaultCommon() Common {
 // upstream at most once a minute: a herd costs one request, and a moved tag
 // shows within the time a person takes to wonder.
 func DefaultSeeder() Seeder {
-	c := Seeder{Common: defaultCommon(), Security: defaultSecurity()}
+	c := Seeder{Common: defaultCommon(), Security: defaultSecurity(), Local: defaultLocal()}
 	c.Data = "/var/lib/samara/seeder"
 	c.Listen = ":5000"
 	c.TagTTL = time.Minute

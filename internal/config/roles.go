@@ -6,7 +6,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-func (c *Seeder) problems() []Problem { return c.Security.problems() }
+func (c *Seeder) problems() []Problem {
+	return append(c.Security.problems(), c.localProblems(c.Upstreams)...)
+}
 
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem { return append(c.commonWarnings(), c.Security.warnings()...) }

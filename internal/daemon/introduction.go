@@ -37,7 +37,7 @@ type Introduction struct {
 // IntroduceUpstream names one of the seeder's upstreams.
 type IntroduceUpstream struct {
 	Name string `json:"name"`
-	URL  string `json:"url"`
+	URL  string `json:"url"` // "": its repositories are the seeder's own
 }
 
 // AddrInfo is the seeder's identity and addresses in libp2p's terms.

@@ -15,6 +15,7 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -32,6 +33,13 @@ func metricsOf(t *testing.T, name string) map[string]string {
 	}
 	defer d.Close()
 	registry.NewHandler(nil, registry.HandlerOptions{Resolver: d.Resolver, Registerer: d.Metrics, Namespace: name})
+	if name == "seeder" {
+		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Registerer: d.Metrics, Namespace: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
 	descs := make(chan *prometheus.Desc, 1000)
 	d.Metrics.Describe(descs)
 	close(descs)

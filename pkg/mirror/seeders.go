@@ -208,7 +208,11 @@ func (s *seeders) apply() {
 					s.log.Warn("the seeder has an upstream whose name is none", zap.String("seeder", s.list[i].url), zap.String("upstream", u.Name))
 					continue
 				}
-				t.add(config.Upstream{Name: name, URL: u.URL})
+				url := u.URL
+				if url == "" { // the seeder's own repositories
+					url = s.list[i].url
+				}
+				t.add(config.Upstream{Name: name, URL: url})
 				via = append(via, upstream.Registry{Name: name, URL: s.list[i].url, NS: u.Name})
 			}
 		}

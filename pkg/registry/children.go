@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,8 +70,17 @@ type Parsed struct {
 	Kind         Kind
 	MediaType    string // as the content says, else as it was served
 	ArtifactType string
+	Annotations  map[string]string
 	Children     []Descriptor // by Kind; in the order of the manifest
 	Subject      *Descriptor  // what a referrer refers to; not a child: no client pulls it along
+	config       string       // media type of an image's config
+}
+
+// Referrer describes a manifest of this digest and size in a list of referrers
+// (distribution spec, "Listing Referrers").
+func (p *Parsed) Referrer(d digest.Digest, size int64) Descriptor {
+	return Descriptor{MediaType: p.MediaType, Digest: d, Size: size,
+		ArtifactType: cmp.Or(p.ArtifactType, p.config), Annotations: p.Annotations}
 }
 
 var (
@@ -80,14 +90,15 @@ var (
 
 // document is the union of index, image manifest and artifact manifest.
 type document struct {
-	SchemaVersion int           `json:"schemaVersion"`
-	MediaType     string        `json:"mediaType"`
-	ArtifactType  string        `json:"artifactType"`
-	Config        *Descriptor   `json:"config"`
-	Layers        *[]Descriptor `json:"layers"`
-	Manifests     *[]Descriptor `json:"manifests"`
-	Blobs         *[]Descriptor `json:"blobs"`
-	Subject       *Descriptor   `json:"subject"`
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	ArtifactType  string            `json:"artifactType"`
+	Config        *Descriptor       `json:"config"`
+	Layers        *[]Descriptor     `json:"layers"`
+	Manifests     *[]Descriptor     `json:"manifests"`
+	Blobs         *[]Descriptor     `json:"blobs"`
+	Subject       *Descriptor       `json:"subject"`
+	Annotations   map[string]string `json:"annotations"`
 }
 
 // Parse reads a manifest of any type. mediaType is what it was served as; when
@@ -129,7 +140,7 @@ func Children(mediaType string, content []byte) ([]Descriptor, Kind, error) {
 }
 
 func (doc *document) parsed(served string) (*Parsed, error) {
-	p := &Parsed{MediaType: served, ArtifactType: doc.ArtifactType}
+	p := &Parsed{MediaType: served, ArtifactType: doc.ArtifactType, Annotations: doc.Annotations}
 	inner := bareType(doc.MediaType)
 	if generic(served) {
 		p.MediaType = inner
@@ -164,6 +175,9 @@ func (doc *document) parsed(served string) (*Parsed, error) {
 			return p, errAmbiguous
 		}
 		p.Children = doc.blobs()
+		if doc.Config != nil {
+			p.config = doc.Config.MediaType
+		}
 	default:
 		return p, nil
 	}

@@ -1,9 +1,10 @@
-// Package registry is the read side of an OCI registry as HTTP sees it: names
-// and how they map to upstreams (Resolver), the /v2/ handler that a seeder and
-// a peerd's localhost mirror share (NewHandler), what a manifest points at
-// (Parse, Select), and the tags that were seen (Tags).
+// Package registry is an OCI registry as HTTP sees it: names and how they map
+// to upstreams and local repositories (Resolver), the /v2/ handler that a
+// seeder and a peerd's localhost mirror share (NewHandler), what a manifest
+// points at (Parse, Select), and the tags that were seen (Tags).
 //
-// Both daemons put a Backend behind the handler. The handler owns everything a
+// Both daemons put a Backend behind the handler; a seeder that takes pushes
+// also a Writer. The handler owns everything a
 // client can observe: paths, headers, ranges, error bodies, deadlines, and how
 // a body ends that cannot be completed. The backend owns where bytes come
 // from and how long it takes to decide.

@@ -13,17 +13,20 @@ import (
 
 // Error codes of the distribution spec, "Error Codes".
 const (
-	CodeBlobUnknown     = "BLOB_UNKNOWN"
-	CodeDenied          = "DENIED"
-	CodeDigestInvalid   = "DIGEST_INVALID"
-	CodeManifestInvalid = "MANIFEST_INVALID"
-	CodeManifestUnknown = "MANIFEST_UNKNOWN"
-	CodeNameInvalid     = "NAME_INVALID"
-	CodeNameUnknown     = "NAME_UNKNOWN"
-	CodeSizeInvalid     = "SIZE_INVALID"
-	CodeTooManyRequests = "TOOMANYREQUESTS"
-	CodeUnauthorized    = "UNAUTHORIZED"
-	CodeUnsupported     = "UNSUPPORTED"
+	CodeBlobUnknown         = "BLOB_UNKNOWN"
+	CodeBlobUploadInvalid   = "BLOB_UPLOAD_INVALID"
+	CodeBlobUploadUnknown   = "BLOB_UPLOAD_UNKNOWN"
+	CodeDenied              = "DENIED"
+	CodeDigestInvalid       = "DIGEST_INVALID"
+	CodeManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN"
+	CodeManifestInvalid     = "MANIFEST_INVALID"
+	CodeManifestUnknown     = "MANIFEST_UNKNOWN"
+	CodeNameInvalid         = "NAME_INVALID"
+	CodeNameUnknown         = "NAME_UNKNOWN"
+	CodeSizeInvalid         = "SIZE_INVALID"
+	CodeTooManyRequests     = "TOOMANYREQUESTS"
+	CodeUnauthorized        = "UNAUTHORIZED"
+	CodeUnsupported         = "UNSUPPORTED"
 	// CodeUnavailable and CodeUnknown are not in the spec's table; registries
 	// in the field use them for what the table does not cover.
 	CodeUnavailable = "UNAVAILABLE"
@@ -41,7 +44,10 @@ type Error struct {
 	Code       string // of the Code constants
 	Message    string // for a person; must carry no secret
 	RetryAfter time.Duration
-	Err        error // cause; for logs only, never sent
+	// Digests are what the error is about, one entry of the answer each; none
+	// makes it one entry.
+	Digests []digest.Digest
+	Err     error // cause; for logs only, never sent
 }
 
 func (e *Error) Error() string {
@@ -100,18 +106,29 @@ func WriteError(w http.ResponseWriter, r *http.Request, e *Error) { writeError(w
 // writeError sends e as an OCI error body. Content-Length is always set, so
 // that a flush does not turn the response into chunks.
 func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
+	type detail struct {
+		Digest digest.Digest `json:"digest"`
+	}
 	type item struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
+		Code    string  `json:"code"`
+		Message string  `json:"message"`
+		Detail  *detail `json:"detail,omitempty"`
+	}
+	items := make([]item, 0, max(1, len(e.Digests)))
+	for _, d := range e.Digests {
+		items = append(items, item{e.Code, e.Message, &detail{d}})
+	}
+	if len(items) == 0 {
+		items = append(items, item{Code: e.Code, Message: e.Message})
 	}
 	body, err := json.Marshal(struct {
 		Errors []item `json:"errors"`
-	}{[]item{{e.Code, e.Message}}})
+	}{items})
 	if err != nil { // two strings always marshal
 		body = []byte(`{"errors":[]}`)
 	}
 	h := w.Header()
-	for _, k := range []string{"Accept-Ranges", "Cache-Control", "Content-Range", "Docker-Content-Digest", "ETag", "Link"} {
+	for _, k := range []string{"Accept-Ranges", "Cache-Control", "Content-Range", "Docker-Content-Digest", "ETag", "Link", "OCI-Filters-Applied"} {
 		if k == "Content-Range" && e.Status == http.StatusRequestedRangeNotSatisfiable {
 			continue
 		}

@@ -2,10 +2,8 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -23,8 +21,6 @@ const (
 	// bodyTimeout bounds how long a request's own body is waited for. No
 	// request answered here has a use for one.
 	bodyTimeout = 10 * time.Second
-	// maxTags bounds one page of a tag list.
-	maxTags = 10000
 )
 
 // HandlerOptions configures NewHandler. Only Resolver is required.
@@ -33,6 +29,13 @@ type HandlerOptions struct {
 	Log        *zap.Logger           // nil: no logs
 	Registerer prometheus.Registerer // nil: no metrics
 	Namespace  string                // "seeder" or "peerd", the metrics' prefix
+
+	// Writer takes pushes and deletes; nil: the registry is read-only.
+	Writer Writer
+	// Referrers lists referrers; nil: their endpoint is 404.
+	Referrers ReferrerLister
+	// Cataloger lists repositories; nil: /v2/_catalog is 404.
+	Cataloger Cataloger
 
 	// NotFoundOnly is for the localhost mirror: a backend that cannot help is
 	// answered 404 whatever the reason, so that clients move on to their next
@@ -64,8 +67,8 @@ type handler struct {
 	refused *refusals
 }
 
-// NewHandler serves the read side of the OCI distribution API from b, at
-// /v2/. Everything else is 404, every write 405. It panics when o.Resolver is
+// NewHandler serves the OCI distribution API from b, at /v2/. Everything else
+// is 404; without a Writer, every write is 405. It panics when o.Resolver is
 // nil. The server's WriteTimeout must be 0: the handler keeps its own.
 func NewHandler(b Backend, o HandlerOptions) http.Handler {
 	if o.Resolver == nil {
@@ -89,7 +92,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	inFlight.Inc()
 	defer inFlight.Dec()
 	resp := newResponse(w, h.Stall)
-	if r.ContentLength != 0 {
+	if r.ContentLength != 0 && (h.Writer == nil || r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		// Whatever is being sent is of no use; do not wait long for its end.
 		_ = resp.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 		resp.Header().Set("Connection", "close")
@@ -109,15 +112,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // route answers the request, or returns why not with nothing sent.
 func (h *handler) route(w *response, r *http.Request, rt Route) error {
-	if rt.Endpoint == EndpointOther || rt.Endpoint == EndpointCatalog {
+	if rt.Endpoint == EndpointOther {
 		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		return &Error{Status: http.StatusMethodNotAllowed, Code: CodeUnsupported, Message: "this registry is read-only"}
+	if read := r.Method == http.MethodGet || r.Method == http.MethodHead; !read || rt.Endpoint == EndpointUpload && h.Writer != nil {
+		return h.write(w, r, rt)
 	}
-	if rt.Endpoint == EndpointPing {
+	switch rt.Endpoint {
+	case EndpointPing:
 		return h.ping(w)
+	case EndpointCatalog:
+		return h.catalog(w, r)
 	}
 	ns := r.URL.Query().Get("ns")
 	name, named, err := h.Resolver.resolve(rt.Repository, ns)
@@ -139,8 +144,8 @@ func (h *handler) route(w *response, r *http.Request, rt Route) error {
 		return h.blob(w, r, req)
 	case EndpointTags:
 		return h.tags(w, r, rt.Repository, req)
-	case EndpointReferrers: // 404 makes clients look for the fallback tag (contract 2)
-		return &Error{Status: http.StatusNotFound, Code: CodeManifestUnknown, Message: "referrers are not listed here"}
+	case EndpointReferrers:
+		return h.referrers(w, r, req)
 	default:
 		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
 	}
@@ -171,55 +176,16 @@ func (h *handler) ping(w *response) error {
 	return nil
 }
 
-func (h *handler) tags(w *response, r *http.Request, path string, req Request) error {
-	q := r.URL.Query()
-	n := -1
-	if s := q.Get("n"); s != "" {
-		v, err := strconv.Atoi(s)
-		if err != nil || v < 0 {
-			return &Error{Status: http.StatusBadRequest, Code: "PAGINATION_NUMBER_INVALID", Message: "n must be a number, 0 or more"}
-		}
-		n = min(v, maxTags)
-	}
-	list := struct {
-		Name string   `json:"name"`
-		Tags []string `json:"tags"`
-	}{Name: path, Tags: []string{}}
-	if n != 0 {
-		ask := n
-		if n > 0 {
-			ask = n + 1 // one more tells whether there is a next page
-		}
-		tags, err := h.backend.Tags(r.Context(), req.Name, ask, q.Get("last"))
-		if err != nil {
-			return err
-		}
-		list.Tags = append(list.Tags, tags...)
-	}
-	if n > 0 && len(list.Tags) > n {
-		list.Tags = list.Tags[:n]
-		next := url.Values{"n": {strconv.Itoa(n)}, "last": {list.Tags[n-1]}}
-		if ns := q.Get("ns"); ns != "" {
-			next.Set("ns", ns)
-		}
-		u := url.URL{Path: "/v2/" + path + "/tags/list", RawQuery: next.Encode()}
-		w.Header().Set("Link", "<"+u.String()+`>; rel="next"`)
-	}
-	body, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // a client that left shows in the metrics
-	return nil
-}
-
 // fail answers with the error that err stands for.
 func (h *handler) fail(w *response, r *http.Request, rt Route, err error) {
 	e := asError(err)
 	if h.NotFoundOnly && e.Status != http.StatusBadRequest && e.Status != http.StatusMethodNotAllowed && e.Status != http.StatusRequestedRangeNotSatisfiable {
 		e = &Error{Status: http.StatusNotFound, Code: unknownCode(rt.Endpoint, e.Code), Message: e.Message, Err: err}
+	}
+	if r.ContentLength != 0 {
+		// What is still being sent is of no use; do not wait long for its end.
+		_ = w.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+		w.Header().Set("Connection", "close")
 	}
 	writeError(w, r, e)
 }

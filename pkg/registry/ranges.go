@@ -133,3 +133,27 @@ func formatRange(spans []span) string {
 	}
 	return b.String()
 }
+
+// parseContentRange reads the Content-Range of a chunk that is pushed: by the
+// distribution spec "FIRST-LAST", both inclusive; clients in the field also
+// send RFC 9110's "bytes FIRST-LAST/SIZE".
+func parseContentRange(s string) (first, last int64, err error) {
+	if rest, ok := strings.CutPrefix(s, "bytes"); ok {
+		s = strings.TrimLeft(rest, " =")
+		s, _, _ = strings.Cut(s, "/")
+	}
+	a, b, ok := strings.Cut(s, "-")
+	if !ok {
+		return 0, 0, errRangeSyntax
+	}
+	if first, err = parsePosition(a); err != nil {
+		return 0, 0, err
+	}
+	if last, err = parsePosition(b); err != nil {
+		return 0, 0, err
+	}
+	if last < first || last > maxBlobSize {
+		return 0, 0, errRangeSyntax
+	}
+	return first, last, nil
+}

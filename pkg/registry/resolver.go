@@ -30,14 +30,96 @@ func CanonicalUpstream(s string) string {
 	return s
 }
 
-// Resolver maps what a client asked for to one of the configured upstreams.
-// It is safe for concurrent use.
-type Resolver struct{ table atomic.Pointer[table] }
+// Resolver maps what a client asked for to one of the configured upstreams, or
+// to a local repository. It is safe for concurrent use.
+type Resolver struct {
+	table atomic.Pointer[table]
+	local Local
+}
 
 // table is one set of upstreams; it never changes.
 type table struct {
 	names []string // canonical, sorted
 	def   string
+}
+
+// Local says which repositories are held here and nowhere upstream.
+type Local struct {
+	// Names are what clients call this registry, as upstreams are named. The
+	// first is the Upstream of every local Name.
+	Names []string
+	// Prefixes of the repositories: "team" means team and all below it, "*"
+	// any. A repository is local when a prefix matches and the request names
+	// this registry, or nothing.
+	Prefixes []string
+}
+
+// SetLocal makes repositories local; call it before the Resolver is used.
+// Names are made canonical.
+func (r *Resolver) SetLocal(l Local) error {
+	set := Local{Prefixes: slices.Clone(l.Prefixes)}
+	for _, n := range l.Names {
+		c := CanonicalUpstream(n)
+		if !ValidUpstream(c) {
+			return fmt.Errorf("local registry name %q: not a host name with an optional port", n)
+		}
+		if slices.Contains(r.table.Load().names, c) {
+			return fmt.Errorf("local registry name %q is the name of an upstream", n)
+		}
+		set.Names = append(set.Names, c)
+	}
+	for i, p := range set.Prefixes {
+		p = strings.TrimSuffix(strings.TrimSuffix(p, "/*"), "/")
+		if p != "*" && !ValidRepository(p) {
+			return fmt.Errorf("prefix %q of local repositories: want a repository name, or * for all", l.Prefixes[i])
+		}
+		if _, _, host := cutHost(p + "/x"); host {
+			return fmt.Errorf("prefix %q of local repositories begins like a host name, and would be taken for one", l.Prefixes[i])
+		}
+		set.Prefixes[i] = p
+	}
+	if len(set.Prefixes) > 0 && len(set.Names) == 0 {
+		return fmt.Errorf("local repositories need a name of this registry")
+	}
+	r.local = set
+	return nil
+}
+
+// IsLocal tells whether n is the name of a local repository.
+func (r *Resolver) IsLocal(n Name) bool {
+	return len(r.local.Names) > 0 && n.Upstream == r.local.Names[0] && r.local.matches(n.Repository)
+}
+
+func (l *Local) matches(repo string) bool {
+	for _, p := range l.Prefixes {
+		if p == "*" || repo == p || strings.HasPrefix(repo, p) && repo[len(p)] == '/' {
+			return true
+		}
+	}
+	return false
+}
+
+// resolve is the local repository meant, by the rules of Resolver.Resolve; ok
+// is false where none is.
+func (l *Local) resolve(path, ns string) (name Name, named, ok bool, err error) {
+	if len(l.Prefixes) == 0 {
+		return Name{}, false, false, nil
+	}
+	up := CanonicalUpstream(ns)
+	if host, rest, hasHost := cutHost(path); hasHost && (ns == "" || CanonicalUpstream(host) == up) {
+		up, path = CanonicalUpstream(host), rest
+	}
+	switch {
+	case up == "" && !l.matches(path):
+		return Name{}, false, false, nil
+	case up != "" && !slices.Contains(l.Names, up):
+		return Name{}, false, false, nil
+	}
+	name, err = newName(l.Names[0], path)
+	if err == nil && !l.matches(path) {
+		err = &Error{Status: 404, Code: CodeNameUnknown, Message: fmt.Sprintf("repository %q is not kept here; those below %s are", short(path), strings.Join(l.Prefixes, ", "))}
+	}
+	return name, up != "", true, err
 }
 
 // NewResolver knows the given upstreams. def is the one meant when a request
@@ -101,6 +183,9 @@ func (r *Resolver) Default() string { return r.table.Load().def }
 // because "lab/app" must keep meaning docker.io/lab/app for clients that name
 // no upstream.
 //
+// A request that names no upstream, or this registry itself, means a local
+// repository where SetLocal says so.
+//
 // Errors are *Error: NAME_UNKNOWN (404) for an upstream that is not
 // configured, NAME_INVALID (400) for a repository outside the grammar.
 func (r *Resolver) Resolve(path, ns string) (Name, error) {
@@ -109,6 +194,9 @@ func (r *Resolver) Resolve(path, ns string) (Name, error) {
 }
 
 func (r *Resolver) resolve(path, ns string) (name Name, named bool, err error) {
+	if name, named, ok, err := r.local.resolve(path, ns); ok {
+		return name, named, err
+	}
 	return r.table.Load().resolve(path, ns)
 }
 

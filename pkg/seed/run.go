@@ -25,9 +25,14 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	defer d.Close()
 	b := newBackend(d, c)
 	defer b.close()
-	api := registry.NewHandler(b, registry.HandlerOptions{
+	repos, err := openRepositories(d, c, b)
+	if err != nil {
+		return err
+	}
+	defer repos.close()
+	api := registry.NewHandler(repos, repos.options(registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
-	})
+	}))
 	guard, err := newGuard(d, c)
 	if err != nil {
 		return err
@@ -66,6 +71,11 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 	}
 	for _, u := range c.Upstreams {
 		in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: u.Name, URL: u.URL})
+	}
+	if len(c.LocalRepositories) > 0 {
+		for _, name := range c.LocalNames { // without a URL: this seeder has them
+			in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: registry.CanonicalUpstream(name)})
+		}
 	}
 	return in
 }

@@ -1,0 +1,187 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store"
+)
+
+// Options of a Registry. Dir, Store, Upstream and IsLocal are required.
+type Options struct {
+	// Dir is where links and uploads are; on the file system of the store.
+	Dir   string
+	Store *store.Store
+	// Upstream is what our names have for one; IsLocal tells whether a name is
+	// one of ours.
+	Upstream string
+	IsLocal  func(registry.Name) bool
+	// Pushed is told of content that a repository has from now on: of a blob
+	// (Parsed is nil), or of a manifest. May be nil.
+	Pushed func(n registry.Name, m registry.Manifest, p *registry.Parsed)
+
+	// UploadExpiry is how long an upload that gets no bytes is kept; default 24 h.
+	UploadExpiry time.Duration
+
+	Now        func() time.Time // default time.Now
+	Log        *zap.Logger      // default: none
+	Registerer prometheus.Registerer
+	Namespace  string
+}
+
+// Registry is the local repositories: a registry.Backend, Writer,
+// ReferrerLister and Cataloger of their names. Safe for concurrent use.
+type Registry struct {
+	o     Options
+	log   *zap.Logger
+	m     *metrics
+	repos [64]sync.RWMutex // by repository: held to change what is linked to what
+	stop  context.CancelFunc
+	done  chan struct{}
+
+	mu      sync.Mutex
+	names   []string // of repositories that have, or had, something; sorted
+	uploads map[string]*upload
+}
+
+const (
+	uploadsName      = "uploads"
+	repositoriesName = "repositories"
+
+	defaultExpiry = 24 * time.Hour
+	expireEvery   = 10 * time.Minute
+)
+
+// Open opens the repositories in o.Dir, which is made if need be, takes up the
+// uploads of an earlier process and lets the store evict what no repository
+// links to.
+func Open(o Options) (*Registry, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Pushed == nil {
+		o.Pushed = func(registry.Name, registry.Manifest, *registry.Parsed) {}
+	}
+	if o.UploadExpiry <= 0 {
+		o.UploadExpiry = defaultExpiry
+	}
+	r := &Registry{o: o, log: o.Log, uploads: make(map[string]*upload), done: make(chan struct{})}
+	for _, name := range []string{uploadsName, repositoriesName} {
+		if err := makeDirs(filepath.Join(o.Dir, name)); err != nil {
+			return nil, fmt.Errorf("open local repositories: %w", err)
+		}
+	}
+	if err := errors.Join(r.loadRepositories(), r.loadUploads()); err != nil {
+		return nil, fmt.Errorf("open local repositories in %s: %w", o.Dir, err)
+	}
+	r.m = newMetrics(r, o.Registerer, o.Namespace)
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go r.expireUploads(ctx)
+	r.log.Info("local repositories open", zap.String("dir", o.Dir), zap.Int("repositories", len(r.names)), zap.Int("uploads", len(r.uploads)))
+	return r, nil
+}
+
+// Close ends what Open started. Requests must have ended before.
+func (r *Registry) Close() {
+	r.stop()
+	<-r.done
+}
+
+// Writable implements registry.Writer.
+func (r *Registry) Writable(n registry.Name) error {
+	if r.o.IsLocal(n) {
+		return nil
+	}
+	return &registry.Error{Status: 403, Code: registry.CodeDenied,
+		Message: fmt.Sprintf("%s is proxied from its upstream, and cannot be changed here; push to a local repository", n)}
+}
+
+// name is the full name of a repository.
+func (r *Registry) name(repo string) registry.Name {
+	return registry.Name{Upstream: r.o.Upstream, Repository: repo}
+}
+
+// lock guards what a repository links to.
+func (r *Registry) lock(repo string) *sync.RWMutex {
+	h := fnv.New32a()
+	h.Write([]byte(repo))
+	return &r.repos[h.Sum32()%uint32(len(r.repos))]
+}
+
+// Repositories implements registry.Cataloger.
+func (r *Registry) Repositories(_ context.Context, limit int, last string) ([]string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, found := slices.BinarySearch(r.names, last)
+	if found {
+		i++
+	}
+	rest := r.names[i:]
+	if limit > 0 && len(rest) > limit {
+		rest = rest[:limit]
+	}
+	return slices.Clone(rest), nil
+}
+
+// known tells whether a repository has, or had, something.
+func (r *Registry) known(repo string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, found := slices.BinarySearch(r.names, repo)
+	return found
+}
+
+// note enters a repository in the list.
+func (r *Registry) note(repo string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i, found := slices.BinarySearch(r.names, repo); !found {
+		r.names = slices.Insert(r.names, i, repo)
+	}
+}
+
+// unknown is the answer for what repository n does not have.
+func (r *Registry) unknown(n registry.Name, other *registry.Error) error {
+	if !r.known(n.Repository) {
+		return registry.NameUnknown(n, nil)
+	}
+	return other
+}
+
+// open opens complete content of the store; the file is the caller's.
+func (r *Registry) open(d digest.Digest) (*os.File, int64, string, error) {
+	b, err := r.o.Store.Blob(d)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	defer b.Release()
+	f, err := b.File()
+	if err != nil {
+		return nil, 0, "", err
+	}
+	return f, b.Size(), b.Meta().MediaType, nil
+}
+
+// storeError chooses the answer for an error of the store.
+func storeError(err error) error {
+	if errors.Is(err, store.ErrFull) {
+		return &registry.Error{Status: 507, Code: registry.CodeUnavailable, Message: err.Error(), Err: err}
+	}
+	return err
+}

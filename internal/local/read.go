@@ -1,0 +1,142 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store"
+)
+
+// Manifest implements registry.Backend.
+func (r *Registry) Manifest(_ context.Context, req registry.Request) (*registry.Manifest, error) {
+	repo, d := req.Name.Repository, req.Digest
+	unknown := registry.ManifestUnknown(req.Name, req.Reference, nil)
+	if d == "" {
+		var ok bool
+		if d, ok = r.tag(repo, req.Reference); !ok {
+			return nil, r.unknown(req.Name, unknown)
+		}
+		r.linked(r.tagPath(repo, req.Reference), true)
+	}
+	path := r.linkPath(repo, manifestsName, d)
+	var l manifestLink
+	err := readLink(path, &l)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, r.unknown(req.Name, unknown)
+	}
+	f, _, mediaType, ferr := r.open(d)
+	if ferr != nil {
+		return nil, r.lost(req.Name, d, ferr, unknown)
+	}
+	defer f.Close()
+	if err != nil { // the store knows the type, too
+		r.log.Error("the link of a manifest cannot be read; push it again", zap.Stringer("repository", req.Name), zap.Stringer("digest", d), zap.Error(err))
+		l.MediaType = mediaType
+	}
+	r.linked(path, true)
+	content, err := io.ReadAll(io.LimitReader(f, registry.MaxManifestSize))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s of %s: %w", d, req.Name, err)
+	}
+	return &registry.Manifest{Digest: d, MediaType: l.MediaType, Content: content}, nil
+}
+
+// Blob implements registry.Backend.
+func (r *Registry) Blob(_ context.Context, req registry.Request) (registry.Blob, error) {
+	unknown := registry.BlobUnknown(req.Digest, nil)
+	if !r.linked(r.linkPath(req.Name.Repository, blobsName, req.Digest), true) {
+		return registry.Blob{}, r.unknown(req.Name, unknown)
+	}
+	f, size, _, err := r.open(req.Digest)
+	if err != nil {
+		return registry.Blob{}, r.lost(req.Name, req.Digest, err, unknown)
+	}
+	return registry.Blob{Digest: req.Digest, Size: size, Content: f}, nil
+}
+
+// lost is the answer for content that is linked and cannot be had.
+func (r *Registry) lost(n registry.Name, d digest.Digest, err error, unknown *registry.Error) error {
+	if errors.Is(err, store.ErrClosed) {
+		return err
+	}
+	r.log.Error("content of a local repository is missing from the store; push it again",
+		zap.Stringer("repository", n), zap.Stringer("digest", d), zap.Error(err))
+	return unknown
+}
+
+// Tags implements registry.Backend.
+func (r *Registry) Tags(_ context.Context, n registry.Name, limit int, last string) ([]string, error) {
+	if !r.known(n.Repository) {
+		return nil, registry.NameUnknown(n, nil)
+	}
+	all, err := sorted(filepath.Join(r.repoDir(n.Repository), tagsName), registry.ValidTag)
+	if err != nil {
+		return nil, fmt.Errorf("tags of %s: %w", n, err)
+	}
+	var page []string
+	for _, t := range all {
+		if t <= last {
+			continue
+		}
+		if _, ok := r.tag(n.Repository, t); ok {
+			page = append(page, t)
+		}
+		if limit > 0 && len(page) == limit {
+			break
+		}
+	}
+	return page, nil
+}
+
+// Referrers implements registry.ReferrerLister.
+func (r *Registry) Referrers(_ context.Context, req registry.Request, artifactType string) ([]registry.Descriptor, error) {
+	repo := req.Name.Repository
+	dir := r.linkPath(repo, referrersName, req.Digest)
+	names, err := sorted(dir, func(s string) bool { return !strings.HasPrefix(s, ".") })
+	if err != nil {
+		return nil, fmt.Errorf("referrers of %s in %s: %w", req.Digest, req.Name, err)
+	}
+	var list []registry.Descriptor
+	for _, name := range names {
+		var d registry.Descriptor
+		if err := readLink(filepath.Join(dir, name), &d); err != nil {
+			r.log.Error("a referrer cannot be read; push it again", zap.Stringer("repository", req.Name), zap.Error(err))
+			continue
+		}
+		if _, err := registry.ParseDigest(string(d.Digest)); err != nil || artifactType != "" && d.ArtifactType != artifactType {
+			continue
+		}
+		if r.linked(r.linkPath(repo, manifestsName, d.Digest), false) {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// mountable tells whether a blob can be mounted: from a local repository,
+// from one that is proxied, or without a from, wherever here it is.
+func (r *Registry) mountable(n registry.Name, d digest.Digest, from registry.Name) bool {
+	in, err := r.o.Store.Stat(d)
+	if err != nil || !in.Complete {
+		return false
+	}
+	has := func(repo string) bool { return r.linked(r.linkPath(repo, blobsName, d), true) }
+	switch {
+	case from == registry.Name{}:
+		names, _ := r.Repositories(context.Background(), 0, "") // has no error
+		return has(n.Repository) || in.Kept && slices.ContainsFunc(names, has)
+	case r.o.IsLocal(from):
+		return has(from.Repository)
+	}
+	return slices.Contains(in.Meta.Sources, from.String())
+}
