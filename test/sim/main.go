@@ -35,7 +35,6 @@ func main() {
 	seed := flag.Uint64("seed", 1, "seed of all random choices")
 	wire := flag.String("wire", "both", "ideal: links and nothing else; lab: with TCP and handshakes; both")
 	verbose := flag.Bool("v", false, "print every figure")
-	lean := flag.Bool("lean", false, "signed hashes go only to who lacks them")
 	onlyDHT := flag.Bool("dht", false, "only the DHT")
 	hosts := flag.Int("hosts", 0, "run a burst of so many hosts instead")
 	mib := flag.Int64("mib", 256, "its blob, in MiB")
@@ -59,7 +58,7 @@ func main() {
 		defer pprof.StopCPUProfile()
 	}
 
-	o := options{seed: *seed, verbose: *verbose, wires: []string{*wire}, adapt: func(c *sim.Config) { c.LeanRuns, c.Curve = c.LeanRuns || *lean, *curve }}
+	o := options{seed: *seed, verbose: *verbose, wires: []string{*wire}, adapt: func(c *sim.Config) { c.Curve = *curve }}
 	if *wire == "both" {
 		o.wires = []string{"ideal", "lab"}
 	}

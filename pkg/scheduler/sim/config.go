@@ -43,10 +43,7 @@ type Config struct {
 	NearShare  float64 // of the neighbours named to who joins, those of its zone: 0.75
 	Parallel   int     // blobs pulled at once: 3
 	NoReader   bool
-	// LeanRuns: signed hashes go to who lacks them once, and a seeder that has
-	// leanFrom neighbours leaves it to the others.
-	LeanRuns bool
-	NoHint   bool // neighbours are found a second late (DHT), not through the seeder
+	NoHint     bool // neighbours are found a second late (DHT), not through the seeder
 
 	Wire Wire // what connections cost: LabWire
 

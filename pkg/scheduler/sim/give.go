@@ -79,13 +79,15 @@ func (h *host) send(a *ask, pieces []int) {
 		}
 		a.reply(func() {
 			w.clock.after(w.c.Wire.HandlePart, func() {
-				if a.closed || !a.from.h.alive || a.from.h.epoch != a.epoch {
-					return
-				}
-				a.from.arrive(a, h, i)
-				if last {
-					a.finish(scheduler.ResultOK, 0)
-				}
+				a.from.h.whenKnown(func() {
+					if a.closed || !a.from.h.alive || a.from.h.epoch != a.epoch {
+						return
+					}
+					a.from.arrive(a, h, i)
+					if last {
+						a.finish(scheduler.ResultOK, 0)
+					}
+				})
 			})
 		})
 	})
@@ -141,11 +143,11 @@ func (a *ask) answer(bytes int, do func()) {
 
 // refuse tells the asker to come back, and of others to try.
 func (a *ask) refuse(after time.Duration, try []scheduler.Peer) {
-	w, h := a.to.w, a.from.h
+	h := a.from.h
 	a.answer(sizeRefused+len(try)*sizePeer, func() {
 		for _, p := range try {
-			if o := a.to.handles[p].h; o.alive && o != h && !h.isUp(o) {
-				h.meetAfter(o, w.trips(w.c.Wire.DialTrips, h, o)+w.c.Wire.Crypto)
+			if o := a.to.handles[p].h; o != h {
+				h.dial(o)
 			}
 		}
 		a.finish(scheduler.ResultBusy, after)

@@ -44,6 +44,8 @@ func (h *host) announce(b, i int) {
 	h.pending++
 	wait := h.flushEvery()
 	switch {
+	case h.pending == 1 && h.seeder:
+		wait = h.signEvery()
 	case h.pending == 1 && h.w.c.HaveWait == 0:
 		wait *= patientHaves
 	case h.pending != 1 && h.pending != enoughHaves:
@@ -68,11 +70,13 @@ func (h *host) flush() {
 			continue
 		}
 		h.batch[b] = nil
+		if h.seeder {
+			w.relayRuns(len(pieces))
+			continue
+		}
 		for _, n := range h.neighbours {
 			o := n.h
 			switch {
-			case h.seeder:
-				w.book(h, o, kindRuns, 1, sizeRuns+len(pieces)*hashSize)
 			case o.frozen:
 			case o.seeder || o.store[b].Full(): // their asks tell what others lack
 			default:
@@ -132,7 +136,8 @@ func (h *host) takeHave(m have) {
 		return
 	}
 	w.book(m.from.h, h, kindHave, 1, sizeHave+pieceList(news))
-	if p := h.pulls[m.blob]; p != nil {
+	h.shows(m.from)
+	if p := h.pulls[m.blob]; p != nil && h.hashes {
 		p.step(scheduler.Have{Peer: m.from.handle, Pieces: news})
 	}
 }

@@ -30,9 +30,10 @@ type host struct {
 	asking     []*ask
 	pulls      []*pull // by blob; nil where not begun
 	started    int     // pulls begun
-	hashes     bool    // it knows the signed hashes, and may take pieces
-	promised   bool    // they are on their way to it
+	lists
 	neighbours []*neighbour
+	inquiries  int                // neighbours asked for others
+	dialling   map[int]bool       // by id
 	known      map[int]*neighbour // by id: everybody met by this process
 	handles    []*neighbour       // by scheduler.Peer
 	fetching   []flowID           // of the seeder, from the upstream, by blob
@@ -59,6 +60,12 @@ type neighbour struct {
 	handle scheduler.Peer
 	back   *neighbour // the other one's view
 	up     bool
+	told   bool // what it holds is known
+	knows  bool // it has signed hashes
+	feeds  bool // it was asked to pass signed hashes on
+	fed    bool // it is passed them on
+	fedAt  time.Duration
+	tried  bool    // it was asked, in vain
 	conns  []*conn // to ask it by
 }
 
@@ -80,8 +87,9 @@ func (h *host) boot() {
 	h.serving, h.asking = map[scheduler.AskID]*ask{}, nil
 	h.pulls = make([]*pull, len(w.geo))
 	h.started = 0
-	h.hashes, h.promised = h.seeder || h.holder, false
-	h.neighbours, h.known, h.handles = nil, map[int]*neighbour{}, make([]*neighbour, 1)
+	h.lists = lists{hashes: h.hashes || h.seeder || h.holder} // they are on disk
+	h.inquiries = 0
+	h.neighbours, h.dialling, h.known, h.handles = nil, map[int]bool{}, map[int]*neighbour{}, make([]*neighbour, 1)
 	h.batch, h.pending, h.flushed = make([][]int, len(w.geo)), 0, -time.Second
 	for b, g := range w.geo {
 		h.give(scheduler.BlobUp{Blob: scheduler.Blob(b), Geometry: g, Have: h.store[b],
@@ -96,120 +104,13 @@ func (h *host) boot() {
 		if !h.alive || h.epoch != epoch {
 			return
 		}
-		h.join()
 		if w.c.NoSeeder && w.c.Holders == 0 {
-			h.learn() // nobody can sign: unsigned pieces are taken
+			h.hashes = true // nobody can sign: unsigned pieces are taken
 		}
-	})
-}
-
-// learn takes in the signed hashes: now the pieces of others can be checked.
-func (h *host) learn() {
-	if h.hashes {
-		return
-	}
-	h.hashes = true
-	for range min(h.w.c.Parallel, len(h.w.geo)) {
-		h.startPull()
-	}
-	if h.w.c.LeanRuns {
-		for _, n := range h.neighbours {
-			h.tellRuns(n.h)
+		for range min(w.c.Parallel, len(w.geo)) {
+			h.startPull()
 		}
-	}
-}
-
-// leanFrom is the number of neighbours from which on a seeder with LeanRuns
-// leaves it to them to pass signed hashes on.
-const leanFrom = 64
-
-// tellRuns sends o the signed hashes that h knows. Those of a blob that the
-// seeder still fetches come with the pieces.
-func (h *host) tellRuns(o *host) {
-	w := h.w
-	if !h.hashes || o.hashes || w.c.LeanRuns && (o.promised || h.seeder && len(h.neighbours) > leanFrom) {
-		return
-	}
-	size := 0
-	for _, g := range w.geo {
-		size += sizeRuns
-		if !w.c.Cold {
-			size += g.Count() * hashSize
-		}
-	}
-	o.promised = true
-	w.say(h, o, kindRuns, size, o.learn)
-}
-
-// join meets the seeder and some of those that are here.
-func (h *host) join() {
-	w := h.w
-	wait := 10 * time.Millisecond // the hint's way
-	if s := w.hosts[0]; s != h && s.alive {
-		// The control stream is up since the process began; the answer tells
-		// the size, the hashes and other peers.
-		h.meetAfter(s, w.trips(2, h, s))
-		w.book(h, s, kindJoin, 2, sizeJoin+sizeFrame)
-		w.book(s, h, kindJoin, 1, sizePeers+hinted*sizePeer)
-		wait += w.trips(1, h, s)
-	}
-	if w.c.NoHint {
-		wait = time.Second
-	}
-	half := w.c.Neighbours / 2
-	if len(w.hosts)-2 <= w.c.Neighbours {
-		half = w.c.Neighbours
-	}
-	if h.seeder {
-		half = len(w.hosts) // they redial their seeder
-	}
-	for k, o := range w.others(h, half) {
-		d := wait + w.trips(w.c.Wire.DialTrips, h, o) + w.c.Wire.Crypto
-		if h.seeder && k >= w.c.Neighbours/2 {
-			d += 500 * time.Millisecond
-		}
-		h.meetAfter(o, d)
-	}
-}
-
-// others returns up to n of those that are here, at random; where zones are
-// too large for everybody to know everybody, Config.NearShare of them of h's.
-func (w *world) others(h *host, n int) []*host {
-	var near, far []*host
-	add := func(o *host) {
-		switch {
-		case o == h || !o.alive:
-		case o.zone == h.zone:
-			near = append(near, o)
-		default:
-			far = append(far, o)
-		}
-	}
-	if all := w.hosts[1:]; len(all) > 4*n { // draw rather than shuffle
-		drawn := map[int]bool{}
-		for range 10 * n {
-			if k := w.rng.IntN(len(all)); !drawn[k] {
-				drawn[k] = true
-				add(all[k])
-			}
-		}
-	} else {
-		for _, k := range w.rng.Perm(len(all)) {
-			add(all[k])
-		}
-	}
-	first := min(len(near), max(int(w.c.NearShare*float64(n)), n-len(far)))
-	all := append(near[:first:first], far...)
-	return all[:min(n, len(all))]
-}
-
-// meetAfter makes h and o neighbours when d has passed, if both still run.
-func (h *host) meetAfter(o *host, d time.Duration) {
-	epoch, oe := h.epoch, o.epoch
-	h.w.clock.after(d, func() {
-		if h.alive && h.epoch == epoch && o.alive && o.epoch == oe {
-			h.meet(o)
-		}
+		h.join()
 	})
 }
 
@@ -222,48 +123,6 @@ func (h *host) knows(o *host) *neighbour {
 		h.handles = append(h.handles, n)
 	}
 	return n
-}
-
-// isUp tells whether o is h's neighbour now.
-func (h *host) isUp(o *host) bool {
-	n := h.known[o.id]
-	return n != nil && n.up
-}
-
-// meet makes h and o neighbours: each tells the other what it holds.
-func (h *host) meet(o *host) {
-	w := h.w
-	if h.isUp(o) || !h.seeder && !o.seeder && (len(h.neighbours) >= w.c.Neighbours || len(o.neighbours) >= w.c.Neighbours) {
-		return
-	}
-	if !h.seeder && !o.seeder {
-		w.book(h, o, kindJoin, w.c.Wire.DialTrips, sizeDial)
-		w.book(o, h, kindJoin, w.c.Wire.DialTrips, sizeDial)
-	}
-	n, m := h.knows(o), o.knows(h)
-	n.back, m.back, n.up, m.up = m, n, true, true
-	h.neighbours, o.neighbours = append(h.neighbours, n), append(o.neighbours, m)
-	h.met, o.met = max(h.met, len(h.neighbours)), max(o.met, len(o.neighbours))
-	for b := range w.geo {
-		h.introduce(b, n)
-		o.introduce(b, m)
-	}
-	h.tellRuns(o)
-	o.tellRuns(h)
-}
-
-// introduce tells h's engines of neighbour n, as to blob b: by its Join, or its
-// State.
-func (h *host) introduce(b int, n *neighbour) {
-	w, o := h.w, n.h
-	field := len(o.store[b].Bytes())
-	w.book(o, h, kindJoin, 2, sizeJoin+sizeState+2*field)
-	if h.store[b].Full() || h.seeder {
-		h.give(scheduler.PeerHas{Blob: scheduler.Blob(b), Peer: n.handle, Bitfield: o.store[b].Clone()})
-	}
-	if p := h.pulls[b]; p != nil {
-		p.peerUp(n)
-	}
 }
 
 // kill ends h's process. The connections are reset, so neighbours learn at once.
@@ -296,6 +155,7 @@ func (h *host) kill() {
 				return
 			}
 			o.give(scheduler.PeerGone{Peer: m.handle})
+			o.lost(m)
 			for _, p := range o.pulls {
 				if p != nil {
 					p.step(scheduler.PeerDown{Peer: m.handle})
@@ -366,9 +226,7 @@ func (h *host) fetch(b int) {
 		h.hold(b, i)
 		if last {
 			h.give(scheduler.BlobDone{Blob: scheduler.Blob(b)})
-			for _, n := range h.neighbours { // the final list
-				w.book(h, n.h, kindRuns, 1, sizeRuns+w.geo[b].Count()*hashSize)
-			}
+			w.relayRuns(w.geo[b].Count())
 		}
 	})
 }

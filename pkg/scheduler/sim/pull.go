@@ -40,7 +40,9 @@ func (h *host) startPull() {
 		fallbacks: map[scheduler.Request]flowID{}, begun: w.clock.now, epoch: h.epoch}
 	h.pulls[b] = p
 	for _, n := range h.neighbours {
-		p.peerUp(n)
+		if n.told {
+			p.peerUp(n)
+		}
 	}
 	p.step(scheduler.Tick{})
 	if p.d.Complete() {
@@ -68,8 +70,8 @@ func (p *pull) peerUp(n *neighbour) {
 			}
 		})
 	}
-	ev := scheduler.PeerUp{Peer: n.handle, Seeder: o.seeder, SameZone: o.zone == p.h.zone, RTT: 2 * w.lag(p.h, o), Key: o.key()}
-	if !o.seeder {
+	ev := scheduler.PeerUp{Peer: n.handle, Seeder: o.seeder, SameZone: o.zone == p.h.zone, RTT: 2 * w.lag(p.h, o), Key: o.key(), Complete: !o.seeder && o.store[p.blob].Full()}
+	if !o.seeder && p.h.hashes {
 		ev.Have = o.store[p.blob].Clone()
 	}
 	p.step(ev)

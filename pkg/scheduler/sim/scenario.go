@@ -80,7 +80,6 @@ func Scale() []Scenario {
 		add("-zones", ", three zones", Config{Zones: 3})
 		add("-churn", ", 1% of them a minute killed and back after 5 s", Config{Faults: churn(n, 0.01, 30*time.Second)})
 		add("-seeder", ", seeder link 10x", Config{SeederLink: Symmetric(1000)})
-		add("-lean", ", signed hashes only to who lacks them", Config{LeanRuns: true})
 	}
 	return all
 }
