@@ -69,7 +69,11 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":  "the last source",
 	},
 	"pkg/auth": {
-		"pkg/registry": "reads paths and answers as the handler behind it does",
+		"internal/audit": "tells it what was done and what was refused",
+		"pkg/registry":   "reads paths and answers as the handler behind it does",
+	},
+	"internal/front": {
+		"pkg/registry": "a limit is answered as the registry answers",
 	},
 	"internal/cli": {
 		"internal/config": "commands check and print it",

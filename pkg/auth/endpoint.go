@@ -141,6 +141,7 @@ func (g *Guard) give(w http.ResponseWriter, r *http.Request, id *Identity, scope
 		return
 	}
 	g.metrics.tokens.WithLabelValues(string(id.Method), "issued").Inc()
+	g.recordLogin(r, id, nil, scopeText(granted))
 	a := answer{AccessToken: token, ExpiresIn: int(g.o.Lifetime / time.Second), IssuedAt: g.o.Now().UTC().Format(time.RFC3339)}
 	if oauth {
 		a.Scope = scopeText(granted)
@@ -162,6 +163,7 @@ func scopeText(granted []access) string {
 func (g *Guard) refuseToken(w http.ResponseWriter, r *http.Request, err error) {
 	d, _ := err.(*denied) //nolint:errorlint // identify and login return nothing else
 	g.metrics.tokens.WithLabelValues(string(Anonymous), d.reason).Inc()
+	g.recordLogin(r, anonymous, err, "")
 	e := &registry.Error{Status: http.StatusUnauthorized, Code: registry.CodeUnauthorized, Message: d.message}
 	if d.retry > 0 {
 		e.Status, e.Code, e.RetryAfter = http.StatusTooManyRequests, registry.CodeTooManyRequests, d.retry

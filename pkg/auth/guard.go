@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
@@ -35,6 +36,9 @@ type Options struct {
 	// Resolve makes a repository's canonical name of the one in a path and of
 	// ?ns=, just as the handler does.
 	Resolve func(path, ns string) (string, error)
+
+	Audit      func(audit.Event) // is told what was done and what was refused; nil: nobody is
+	AuditPulls bool              // also what was pulled
 
 	Log        *zap.Logger           // nil: no logs
 	Registerer prometheus.Registerer // nil: no metrics
@@ -107,22 +111,30 @@ type need struct {
 // Wrap lets those requests through to next, the /v2/ handler, that are allowed.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, err := g.identify(r)
-		rt := registry.ParsePath(r.URL.Path)
-		var needs []need
-		if err == nil {
-			if needs, err = g.needs(r, rt); err == nil {
-				err = g.decide(id, rt, needs)
-			}
-		}
-		g.metrics.request(id, err)
-		if err != nil {
-			g.refuse(w, r, needs, err)
+		q := g.judge(r)
+		g.metrics.request(q.id, q.err)
+		w, done := g.observe(w, q)
+		defer done()
+		if q.err != nil {
+			g.refuse(w, q)
 			return
 		}
-		r = g.withoutForeignMount(id, r, rt)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, decided{g, id})))
+		r = g.withoutForeignMount(q)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, decided{g, q.id})))
 	})
+}
+
+// judge decides about a request.
+func (g *Guard) judge(r *http.Request) *request {
+	q := &request{Request: r, route: registry.ParsePath(r.URL.Path)}
+	if q.needs, q.err = g.needs(r, q.route); q.err != nil {
+		q.id = anonymous
+		return q
+	}
+	if q.id, q.err = g.identify(r); q.err == nil {
+		q.err = g.decide(q)
+	}
+	return q
 }
 
 // errNoEndpoint says that the path is not of the API, or new to the Guard.
@@ -175,24 +187,24 @@ func (g *Guard) canonical(path, ns string) string {
 
 // withoutForeignMount makes a plain upload of the mount of a blob from where
 // the client may not read: it then sends what it has.
-func (g *Guard) withoutForeignMount(id *Identity, r *http.Request, rt registry.Route) *http.Request {
-	q := r.URL.Query()
-	if g.open || rt.Endpoint != registry.EndpointUpload || !q.Has("mount") {
-		return r
+func (g *Guard) withoutForeignMount(q *request) *http.Request {
+	query := q.URL.Query()
+	if g.open || q.route.Endpoint != registry.EndpointUpload || !query.Has("mount") {
+		return q.Request
 	}
 	allowed := false
-	if from := q.Get("from"); from != "" {
-		allowed = g.may(id, Pull, g.canonical(from, "")) && g.may(id, Pull, g.canonical(from, q.Get("ns")))
+	if from := query.Get("from"); from != "" {
+		allowed = g.may(q.id, Pull, g.canonical(from, "")) && g.may(q.id, Pull, g.canonical(from, query.Get("ns")))
 	} else { // from wherever it is
-		allowed = id.grants == nil && g.mayPullAll(id)
+		allowed = q.id.grants == nil && g.mayPullAll(q.id)
 	}
 	if allowed {
-		return r
+		return q.Request
 	}
-	q.Del("mount")
-	q.Del("from")
-	r = r.Clone(r.Context())
-	r.URL.RawQuery = q.Encode()
+	query.Del("mount")
+	query.Del("from")
+	r := q.Clone(q.Context())
+	r.URL.RawQuery = query.Encode()
 	return r
 }
 
@@ -238,6 +250,7 @@ func (g *Guard) lists(id *Identity, repository string) bool {
 
 // denied is why a request is refused.
 type denied struct {
+	user    string        // whom it is about, where that is not the identity
 	reason  string        // a metric label and a word of the audit log
 	message string        // for the client
 	retry   time.Duration // then ask again
@@ -254,62 +267,62 @@ var (
 )
 
 // decide is nil where a request may go through.
-func (g *Guard) decide(id *Identity, rt registry.Route, needs []need) error {
-	allowed := g.open || rt.Endpoint != registry.EndpointPing || id != anonymous
-	for _, n := range needs {
+func (g *Guard) decide(q *request) error {
+	allowed := g.open || q.route.Endpoint != registry.EndpointPing || q.id != anonymous
+	for _, n := range q.needs {
 		if n.actions == Catalog {
-			allowed = allowed && (g.open || g.view(id) != nil)
+			allowed = allowed && (g.open || g.view(q.id) != nil)
 		} else {
-			allowed = allowed && g.may(id, n.actions, n.canonical)
+			allowed = allowed && g.may(q.id, n.actions, n.canonical)
 		}
 	}
 	switch {
 	case allowed:
 		return nil
-	case id == anonymous:
+	case q.id == anonymous:
 		return errNoCredentials
 	}
 	return errInsufficient
 }
 
 // refuse answers a request that may not go through.
-func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, needs []need, err error) {
-	e := &registry.Error{Status: http.StatusUnauthorized, Code: registry.CodeUnauthorized, Message: err.Error()}
+func (g *Guard) refuse(w http.ResponseWriter, q *request) {
+	e := &registry.Error{Status: http.StatusUnauthorized, Code: registry.CodeUnauthorized, Message: q.err.Error()}
 	h := w.Header()
 	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("Cache-Control", "no-store")
 	var d *denied
-	errors.As(err, &d)
+	errors.As(q.err, &d)
 	switch {
-	case errors.Is(err, errNoEndpoint):
+	case errors.Is(q.err, errNoEndpoint):
 		e.Status, e.Code = http.StatusNotFound, registry.CodeUnsupported
 	case d.retry > 0:
 		e.Status, e.Code, e.RetryAfter = http.StatusTooManyRequests, registry.CodeTooManyRequests, d.retry
-	case d == errInsufficient && !bearer(r):
+	case d == errInsufficient && !bearer(q.Request):
 		e.Status, e.Code = http.StatusForbidden, registry.CodeDenied // no token would do better
 	default:
-		h.Set("WWW-Authenticate", g.challenge(r, needs, d))
+		h.Set("WWW-Authenticate", g.challenge(q, d))
 	}
-	if r.ContentLength != 0 { // nobody reads what is being sent
+	if q.ContentLength != 0 { // nobody reads what is being sent
 		h.Set("Connection", "close")
 	}
-	registry.WriteError(w, r, e)
+	registry.WriteError(w, q.Request, e)
 }
 
 // challenge is the header of RFC 6750 with the parameters of distribution's
 // token specification.
-func (g *Guard) challenge(r *http.Request, needs []need, d *denied) string {
+func (g *Guard) challenge(q *request, d *denied) string {
 	realm := g.o.Realm
 	if realm == "" {
-		realm = baseURL(r) + TokenPath
+		realm = baseURL(q.Request) + TokenPath
 	}
 	params := []string{quoted("realm", realm), quoted("service", g.o.Service)}
 	var scopes []string
-	for _, n := range needs {
+	for _, n := range q.needs {
 		scopes = append(scopes, n.scope())
 	}
-	if q := r.URL.Query(); len(needs) == 1 && q.Get("mount") != "" && q.Get("from") != "" {
-		scopes = append(scopes, need{asked: q.Get("from"), actions: Pull}.scope())
+	if query := q.URL.Query(); len(q.needs) == 1 && query.Get("mount") != "" && query.Get("from") != "" {
+		scopes = append(scopes, need{asked: query.Get("from"), actions: Pull}.scope())
 	}
 	if len(scopes) > 0 {
 		params = append(params, quoted("scope", strings.Join(scopes, " ")))

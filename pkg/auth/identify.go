@@ -16,8 +16,10 @@ func (g *Guard) identify(r *http.Request) (*Identity, error) {
 	scheme, value, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	value = strings.TrimSpace(value)
 	switch {
-	case g.open, scheme == "":
+	case g.open:
 		return anonymous, nil
+	case scheme == "":
+		return byCertificate(r), nil
 	case ok && strings.EqualFold(scheme, "Bearer"):
 		return g.byToken(r.Context(), value)
 	case ok && strings.EqualFold(scheme, "Basic"):
@@ -28,6 +30,19 @@ func (g *Guard) identify(r *http.Request) (*Identity, error) {
 		return g.login(r.Context(), client(r), user, password)
 	}
 	return anonymous, errNoCredentials
+}
+
+// byCertificate takes the name in a client's certificate, which the TLS layer
+// has checked; anonymous where none was shown.
+func byCertificate(r *http.Request) *Identity {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return anonymous
+	}
+	subject := r.TLS.VerifiedChains[0][0].Subject
+	if subject.CommonName == "" {
+		return anonymous
+	}
+	return &Identity{User: "cert:" + subject.CommonName, Method: Certificate}
 }
 
 // basic reads the value of RFC 7617.
@@ -55,7 +70,7 @@ func (g *Guard) login(ctx context.Context, from netip.Addr, user, password strin
 	switch v {
 	case locked:
 		g.metrics.refused.Inc()
-		return anonymous, &denied{reason: "locked", message: "too many failed logins; try again later", retry: wait}
+		return anonymous, &denied{user: known(g.users, user), reason: "locked", message: "too many failed logins; try again later", retry: wait}
 	case busy:
 		return anonymous, errNotNow
 	case wrong:
@@ -64,7 +79,7 @@ func (g *Guard) login(ctx context.Context, from netip.Addr, user, password strin
 			g.o.Log.Warn("too many failed logins: an account is locked for an address",
 				zap.String("user", known(g.users, user)), zap.Stringer("client", from), zap.Duration("for", g.lockout.wait(user, from)))
 		}
-		return anonymous, errBadLogin
+		return anonymous, &denied{user: known(g.users, user), reason: errBadLogin.reason, message: errBadLogin.message}
 	}
 	g.lockout.note(user, from, true)
 	return &Identity{User: user, Groups: g.o.Groups[user], Method: Password}, nil

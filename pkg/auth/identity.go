@@ -16,6 +16,8 @@ const (
 	Token     Method = "token"     // a token of the seeder's own
 	Issuer    Method = "issuer"    // a token of an external issuer
 	Peer      Method = "peer"      // a token made with the swarm key
+
+	Certificate Method = "certificate" // of a TLS client
 )
 
 // Identity is who asks. Users and groups of an external issuer begin with the

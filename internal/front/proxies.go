@@ -1,0 +1,160 @@
+package front
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Proxies are networks whose word on clients is taken.
+type Proxies []netip.Prefix
+
+// ParseProxies reads addresses and CIDR networks.
+func ParseProxies(list []string) (Proxies, error) {
+	var ps Proxies
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, aerr := netip.ParseAddr(s)
+			if aerr != nil {
+				return nil, fmt.Errorf("%q is neither an IP nor a network like 10.0.0.0/8", s)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		ps = append(ps, p.Masked())
+	}
+	return ps, nil
+}
+
+func (ps Proxies) trust(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// forwardedHeaders are what proxies say.
+var forwardedHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"}
+
+// Wrap puts who the client is and what it asked into the request that next
+// gets: RemoteAddr, Host and, where it is known, the URL's scheme. Headers that
+// no trusted proxy has sent are dropped.
+func (ps Proxies) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Scheme = "http"
+		if r.TLS != nil {
+			r.URL.Scheme = "https"
+		}
+		if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && ps.trust(ap.Addr()) {
+			h := ps.hop(r.Header)
+			if h.client.IsValid() {
+				r.RemoteAddr = netip.AddrPortFrom(h.client, 0).String()
+			}
+			if h.proto == "http" || h.proto == "https" {
+				r.URL.Scheme = h.proto
+			}
+			if validHost(h.host) {
+				r.Host = h.host
+			}
+		}
+		for _, k := range forwardedHeaders {
+			r.Header.Del(k)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hop is what the trusted proxies that is nearest to the client says of it.
+type hop struct {
+	client      netip.Addr
+	proto, host string
+}
+
+// hop reads the standard header, or else the older ones. From the right, each
+// trusted proxy names who stood before it; whatever is left of the first that
+// is not trusted was written by the client.
+func (ps Proxies) hop(h http.Header) hop {
+	if values := h.Values("Forwarded"); len(values) > 0 {
+		return ps.forwarded(splitList(values))
+	}
+	var c hop
+	for _, s := range slices.Backward(splitList(h.Values("X-Forwarded-For"))) {
+		a, ok := node(s)
+		if !ok {
+			break
+		}
+		if c.client = a; !ps.trust(a) {
+			break
+		}
+	}
+	c.proto, c.host = last(h, "X-Forwarded-Proto"), last(h, "X-Forwarded-Host")
+	return c
+}
+
+// forwarded is RFC 7239.
+func (ps Proxies) forwarded(elements []string) hop {
+	var c hop
+	for _, e := range slices.Backward(elements) {
+		var this hop
+		for _, pair := range strings.Split(e, ";") {
+			k, v, _ := strings.Cut(strings.TrimSpace(pair), "=")
+			v = strings.Trim(v, `"`)
+			switch strings.ToLower(k) {
+			case "for":
+				this.client, _ = node(v)
+			case "proto":
+				this.proto = strings.ToLower(v)
+			case "host":
+				this.host = v
+			}
+		}
+		if !this.client.IsValid() { // "unknown", or a name that hides it
+			return c
+		}
+		if c = this; !ps.trust(c.client) {
+			return c
+		}
+	}
+	return c
+}
+
+// splitList takes apart what may be several headers or one with commas. The
+// values that count have no commas in them.
+func splitList(values []string) []string {
+	var list []string
+	for _, v := range values {
+		for s := range strings.SplitSeq(v, ",") {
+			list = append(list, strings.TrimSpace(s))
+		}
+	}
+	return list
+}
+
+// last is what the nearest proxy said.
+func last(h http.Header, key string) string {
+	list := splitList(h.Values(key))
+	if len(list) == 0 {
+		return ""
+	}
+	return list[len(list)-1]
+}
+
+// node reads an address with or without a port: "10.0.0.1:80", "[2001:db8::1]".
+func node(s string) (netip.Addr, bool) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap(), true
+	}
+	s = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err == nil
+}
+
+// validHost accepts what can stand in a URL and in a header.
+func validHost(s string) bool {
+	if s == "" || len(s) > 255 {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(c rune) bool {
+		return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(".-_:[]", c))
+	})
+}
