@@ -254,9 +254,11 @@ func (d *dataPlane) request(ctx context.Context, to peer.ID, method, path string
 		// A kept connection may have gone away meanwhile. This marks the ask
 		// as one that may be sent again; a nil value is not sent itself.
 		req.Header["Idempotency-Key"] = nil
-		req.Header.Set("Content-Type", "application/x-protobuf")
 	}
-	req.Header.Set("User-Agent", d.n.cfg.Agent)
+	// Asks are most of what a large swarm says: they carry no header that
+	// tells nothing. Who asks whom, and by which program, both ends know.
+	req.Host = "peer"
+	req.Header.Set("User-Agent", "") // leaves it out
 	if d.n.cfg.TrustedNetwork {
 		req.Header.Set(hdrPeer, d.n.id.String())
 	}

@@ -73,6 +73,11 @@ func answers(t *testing.T, a, b *testNode, name, method, path string, body []byt
 	if resp.StatusCode != want {
 		t.Errorf("%s: status %s, want %d", name, resp.Status, want)
 	}
+	for h := range resp.Header {
+		if h != "Content-Length" && h != "Connection" {
+			t.Errorf("%s: the answer pays for the header %s", name, h)
+		}
+	}
 }
 
 func TestHello(t *testing.T) {

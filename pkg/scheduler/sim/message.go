@@ -17,10 +17,10 @@ const (
 	sizePeers   = sizeFrame + 75    // digest; and the peers
 	sizePeer    = 54                // peer ID, one address
 	sizeHave    = sizeFrame + 2 + 4 // reference; and the pieces
-	sizeAsk     = tlsRecord + 281   // request line and headers; and the pieces or the bitfield
-	sizeGranted = tlsRecord + 125   // status and headers; and the pieces
-	sizeRefused = tlsRecord + 138   // 503 with headers; and the peers to try
-	sizeNotHeld = tlsRecord + 80
+	sizeAsk     = tlsRecord + 150   // request line and headers; and the pieces or the bitfield
+	sizeGranted = tlsRecord + 58    // status and headers; and the pieces
+	sizeRefused = tlsRecord + 81    // 503 with headers; and the peers to try
+	sizeNotHeld = tlsRecord + 46
 
 	hashSize = 32
 	hinted   = 30 // peers named to who joins
