@@ -80,8 +80,9 @@ var edges = map[string]map[string]string{
 		"internal/status": "prints a daemon's status page",
 	},
 	"internal/config": {
-		"pkg/auth":     "rules and htpasswd files have one syntax",
-		"pkg/registry": "the names of upstreams have one syntax",
+		"internal/front": "networks of proxies have one syntax",
+		"pkg/auth":       "rules and htpasswd files have one syntax",
+		"pkg/registry":   "the names of upstreams have one syntax",
 	},
 	"internal/config/refgen": {
 		"internal/config": "writes docs/configuration.md from it",
@@ -118,6 +119,8 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":      "a client for each seeder",
 	},
 	"pkg/seed": {
+		"internal/audit":    "who did what",
+		"internal/front":    "TLS, proxies and limits",
 		"pkg/auth":          "who may do what",
 		"internal/config":   "what to start",
 		"internal/daemon":   "what both daemons start with",

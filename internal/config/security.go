@@ -17,10 +17,32 @@ type Security struct {
 	TokenLifetime time.Duration `name:"token-lifetime" group:"Access" help:"how long a token of the seeder's own is good for"`
 	TokenRealm    string        `name:"token-realm" group:"Access" help:"URL of a token server elsewhere that clients are sent to; by itself the seeder gives tokens at /token"`
 	TokenService  string        `name:"token-service" group:"Access" help:"name of this registry in tokens: their audience"`
+
+	TLSCert           string        `name:"tls-cert" group:"TLS" help:"PEM file with the certificate of the registry API and its chain; read again when it changes"`
+	TLSKey            string        `name:"tls-key" group:"TLS" help:"PEM file with the key of --tls-cert"`
+	TLSClientCA       string        `name:"tls-client-ca" group:"TLS" help:"PEM file of authorities; a client certificate of theirs makes its common name a user, cert:NAME"`
+	TLSClientRequired bool          `name:"tls-client-required" group:"TLS" help:"let nobody in who shows no certificate of --tls-client-ca, peerds included"`
+	HSTS              time.Duration `name:"hsts" group:"TLS" help:"how long browsers are told to come by TLS only; 0 does not tell them"`
+	TrustedProxies    []string      `name:"trusted-proxy" group:"TLS" help:"IP or network, like 10.0.0.0/8, of a proxy whose Forwarded and X-Forwarded-* headers are believed; repeatable"`
+
+	RateLimit        int `name:"rate-limit" group:"Limits" help:"requests per second of one client address; 0 is no limit"`
+	RateBurst        int `name:"rate-burst" group:"Limits" help:"requests that a client may save up while it sends none"`
+	Uploads          int `name:"max-uploads" group:"Limits" help:"requests at a time that send content; 0 is no limit"`
+	UploadsPerClient int `name:"max-uploads-per-client" group:"Limits" help:"the same of one user, or of one address where nobody logs in; 0 is no limit"`
+
+	AuditLog   string   `name:"audit-log" group:"Audit" help:"file that says who did what, as JSON lines chained by hash (seeder audit verify); by itself there is none"`
+	AuditPulls bool     `name:"audit-pulls" group:"Audit" help:"write pulls into it too, not only pushes, deletes, logins and refusals"`
+	AuditSize  ByteSize `name:"audit-size" group:"Audit" help:"size at which the file is renamed and a new one begun"`
+	AuditKeep  int      `name:"audit-keep" group:"Audit" help:"renamed files that are kept; 0 keeps all"`
 }
 
 func defaultSecurity() Security {
-	return Security{TokenLifetime: 5 * time.Minute, TokenService: auth.DefaultService}
+	return Security{
+		TokenLifetime: 5 * time.Minute, TokenService: auth.DefaultService,
+		HSTS:      365 * 24 * time.Hour,
+		RateBurst: 1000, Uploads: 256, UploadsPerClient: 64,
+		AuditPulls: true, AuditSize: 100 << 20,
+	}
 }
 
 // Rules reads --allow.
@@ -86,13 +108,17 @@ func (c *Security) problems() []Problem {
 			add("token-realm", fmt.Sprintf("%q is no URL without credentials", redact(c.TokenRealm)), "give https://HOST/PATH of the token server")
 		}
 	}
-	return ps
+	return append(ps, c.transportProblems()...)
 }
 
 func (c *Security) warnings() []Problem {
 	var ps []Problem
 	if len(c.Groups) > 0 && c.Htpasswd == "" {
 		ps = append(ps, Problem{Where: "--group", What: "names users of an htpasswd file, and there is none", Fix: "give --htpasswd FILE"})
+	}
+	if c.Htpasswd != "" && !c.encrypted() && len(c.TrustedProxies) == 0 {
+		ps = append(ps, Problem{Where: "--htpasswd", What: "without TLS passwords cross the network in clear",
+			Fix: "give --tls-cert and --tls-key; or --trusted-proxy, where a proxy has TLS"})
 	}
 	return ps
 }

@@ -48,6 +48,13 @@ func TestCheckSecurity(t *testing.T) {
 		{"lifetime", []string{"--token-lifetime", "1s"}, "--token-lifetime: 1s is not within 1m to 24h"},
 		{"service", []string{"--token-service", ""}, `--token-service: "" is no name`},
 		{"realm", append(rule, "--token-realm", "auth.test"), "--token-realm: "},
+		{"key alone", []string{"--tls-key", users}, "--tls-cert: a certificate without a key"},
+		{"no certificate", []string{"--tls-cert", filepath.Join(dir, "none"), "--tls-key", users}, "none: no such file"},
+		{"client CA without TLS", []string{"--tls-client-ca", users}, "--tls-client-ca: given, and there is no TLS"},
+		{"required of whom", []string{"--tls-client-required"}, "there is no authority"},
+		{"proxy", []string{"--trusted-proxy", "proxy.test"}, `--trusted-proxy: "proxy.test" is neither an IP nor a network`},
+		{"negative", []string{"--max-uploads", "-1", "--hsts", "-1s"}, "--max-uploads: -1 is negative"},
+		{"small", []string{"--audit-size", "1KiB"}, "--audit-size: 1KiB is less than 1MiB"},
 		{"realm with a password", append(rule, "--token-realm", "https://u:secret@auth.test/"), "REDACTED@auth.test"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -64,8 +71,10 @@ func TestCheckSecurity(t *testing.T) {
 			}
 		})
 	}
-	if _, l := loadSeeder(t, "--group", "dev=a"); len(l.Warnings()) == 0 {
-		t.Error("groups without users: no warning")
+	for _, args := range [][]string{{"--group", "dev=a"}, {"--htpasswd", users}} {
+		if _, l := loadSeeder(t, args...); len(l.Warnings()) == 0 {
+			t.Errorf("%v: no warning", args)
+		}
 	}
 	c, _ := loadSeeder(t, "--group", "dev=a+b", "--group", "ops=a")
 	if g, err := c.GroupsOf(); err != nil || !slices.Equal(g["a"], []string{"dev", "ops"}) || !slices.Equal(g["b"], []string{"dev"}) {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +19,9 @@ func (d *Daemon) Account(bytes int64) {
 	d.toClients.Add(bytes)
 	d.lastAsked.Store(time.Now().UnixNano())
 }
+
+// Secure makes Serve speak TLS on --listen. Call it before.
+func (d *Daemon) Secure(c *tls.Config) { d.ln = tls.NewListener(d.ln, c) }
 
 // Serve starts the node and serves h on --listen until ctx ends; then requests
 // under way may finish within --shutdown-grace. Bodies that do not are cut off

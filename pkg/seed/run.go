@@ -3,14 +3,12 @@ package seed
 import (
 	"context"
 	"net"
-	"net/http"
 
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
-	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -33,24 +31,12 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	api := registry.NewHandler(repos, repos.options(registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
 	}))
-	guard, err := newGuard(d, c)
+	g, err := openGate(d, c)
 	if err != nil {
 		return err
 	}
-	guarded, tokens := guard.Wrap(api), guard.TokenHandler()
-	introduce := daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) })
-	// No http.ServeMux: it would redirect /v2 to /v2/ (contract 1), and clean
-	// paths that the registry has to judge.
-	return d.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case daemon.IntroductionPath:
-			introduce.ServeHTTP(w, r)
-		case auth.TokenPath:
-			tokens.ServeHTTP(w, r)
-		default:
-			guarded.ServeHTTP(w, r)
-		}
-	}))
+	defer g.close()
+	return d.Serve(ctx, g.wrap(api, daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) })))
 }
 
 // introduction is what a peer learns of this seeder. Upstream URLs hold no

@@ -1,0 +1,123 @@
+package seed
+
+import (
+	"net/http"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/internal/audit"
+	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/front"
+	"github.com/samara-p2p/samara/pkg/auth"
+)
+
+// gate is what a request passes before it is answered: TLS, proxies, limits,
+// and the guard.
+type gate struct {
+	log     *zap.Logger
+	guard   *auth.Guard
+	proxies front.Proxies
+	limits  *front.Limits
+	audit   *audit.Log // nil: none
+	c       config.Security
+}
+
+// openGate makes the gate, and makes d speak TLS where that is configured.
+// Errors say what is wrong with which file.
+func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
+	g := &gate{log: d.Log.Named("gate"), c: c.Security}
+	rules, err := c.Rules()
+	if err != nil {
+		return nil, err
+	}
+	groups, err := c.GroupsOf()
+	if err != nil {
+		return nil, err
+	}
+	if g.proxies, err = front.ParseProxies(c.TrustedProxies); err != nil {
+		return nil, err
+	}
+	g.limits = front.NewLimits(front.LimitOptions{
+		Rate: c.RateLimit, Burst: c.RateBurst, Uploads: c.Uploads, UploadsPerClient: c.UploadsPerClient,
+		Registerer: d.Metrics, Namespace: "seeder",
+	})
+	o := auth.Options{
+		Rules: rules, Htpasswd: c.Htpasswd, Groups: groups,
+		KeyFile: filepath.Join(c.Data, "token-keys.json"), Service: c.TokenService, Realm: c.TokenRealm, Lifetime: c.TokenLifetime,
+		SwarmKey: d.PSK, Resolve: func(path, ns string) (string, error) {
+			n, err := d.Resolver.Resolve(path, ns)
+			return n.String(), err
+		},
+		Log: d.Log.Named("auth"), Registerer: d.Metrics, Namespace: "seeder",
+	}
+	if c.AuditLog != "" {
+		g.audit, err = audit.Open(audit.Options{
+			File: c.AuditLog, Size: int64(c.AuditSize), Keep: c.AuditKeep,
+			Log: d.Log.Named("audit"), Registerer: d.Metrics, Namespace: "seeder",
+		})
+		if err != nil {
+			return nil, err
+		}
+		o.Audit, o.AuditPulls = g.audit.Record, c.AuditPulls
+	}
+	if g.guard, err = auth.New(o); err == nil {
+		err = g.secure(d)
+	}
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// secure makes the daemon speak TLS.
+func (g *gate) secure(d *daemon.Daemon) error {
+	if g.c.TLSCert == "" {
+		return nil
+	}
+	t, err := front.NewTLS(front.TLSOptions{
+		Cert: g.c.TLSCert, Key: g.c.TLSKey, ClientCA: g.c.TLSClientCA, ClientRequired: g.c.TLSClientRequired,
+		Log: d.Log.Named("tls"), Registerer: d.Metrics, Namespace: "seeder",
+	})
+	if err != nil {
+		return err
+	}
+	d.Secure(t.Config())
+	return nil
+}
+
+// wrap is the whole of what is served: the registry API behind the guard, and
+// what is open to all. No http.ServeMux: it would redirect /v2 to /v2/ (contract
+// 1), and clean paths that the registry has to judge.
+func (g *gate) wrap(api, introduce http.Handler) http.Handler {
+	guarded := g.guard.Wrap(g.limits.Uploads(uploader, api))
+	tokens := g.guard.TokenHandler()
+	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case daemon.IntroductionPath:
+			introduce.ServeHTTP(w, r)
+		case auth.TokenPath:
+			tokens.ServeHTTP(w, r)
+		default:
+			guarded.ServeHTTP(w, r)
+		}
+	}))
+	return g.proxies.Wrap(front.Headers(g.c.HSTS, g.limits.Requests(h)))
+}
+
+// uploader is for whom an upload counts: a user, whatever host it comes from.
+func uploader(r *http.Request) string {
+	id, _ := auth.FromContext(r.Context())
+	return id.User
+}
+
+func (g *gate) close() {
+	if g.audit == nil {
+		return
+	}
+	if err := g.audit.Close(); err != nil {
+		g.log.Warn("closing the audit log", zap.Error(err))
+	}
+}
