@@ -184,7 +184,11 @@ func (h *handler) fail(w *response, r *http.Request, rt Route, err error) {
 	}
 	if r.ContentLength != 0 {
 		// What is still being sent is of no use; do not wait long for its end.
-		_ = w.rc.SetReadDeadline(time.Now().Add(bodyTimeout))
+		wait := bodyTimeout
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			wait = 0 // it was waited for
+		}
+		_ = w.rc.SetReadDeadline(time.Now().Add(wait))
 		w.Header().Set("Connection", "close")
 	}
 	writeError(w, r, e)

@@ -94,3 +94,40 @@ func FuzzParseRange(f *testing.F) {
 		}
 	})
 }
+
+func TestParseContentRange(t *testing.T) {
+	for _, c := range []struct {
+		header      string
+		first, last int64
+		ok          bool
+	}{
+		{"0-0", 0, 0, true},
+		{"10-19", 10, 19, true},
+		{"bytes 10-19/100", 10, 19, true},
+		{"bytes=10-19/*", 10, 19, true},
+		{"19-10", 0, 0, false},
+		{"10-", 0, 0, false},
+		{"-10", 0, 0, false},
+		{"10", 0, 0, false},
+		{"", 0, 0, false},
+		{"a-b", 0, 0, false},
+		{"0-99999999999999999999", 0, 0, false},
+	} {
+		first, last, err := parseContentRange(c.header)
+		if (err == nil) != c.ok || c.ok && (first != c.first || last != c.last) {
+			t.Errorf("%q: %d-%d, %v", c.header, first, last, err)
+		}
+	}
+}
+
+func FuzzParseContentRange(f *testing.F) {
+	for _, s := range []string{"0-9", "bytes 0-9/10", "bytes=5-", "9-0", "0-9223372036854775807"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		first, last, err := parseContentRange(header)
+		if err == nil && (first < 0 || last < first || last+1 < last) {
+			t.Fatalf("%q gives %d-%d", header, first, last)
+		}
+	})
+}
