@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -86,7 +87,7 @@ func TestServeGetsConfiguration(t *testing.T) {
 	if code != 0 {
 		t.Fatal(errs)
 	}
-	if got.Data != data || got.Zone != "rack-1" || got.Default() != "lab" || len(got.Upstreams) != 1 || got.Upstreams[0] != (config.Upstream{Name: "lab", URL: "http://10.0.0.2:5000"}) ||
+	if got.Data != data || got.Zone != "rack-1" || got.Default() != "lab" || len(got.Upstreams) != 1 || !reflect.DeepEqual(got.Upstreams[0], config.Upstream{Name: "lab", URL: "http://10.0.0.2:5000"}) ||
 		!got.OpenSwarm || got.TagTTL != 5*time.Second || got.Listen != "10.0.0.1:5000" {
 		t.Errorf("got %+v", got)
 	}

@@ -175,6 +175,12 @@ func renderUpstreams(w io.Writer, list []status.Upstream) {
 		if u.Default {
 			notes = append(notes, "default")
 		}
+		if u.Breaker != "" && u.Breaker != "closed" {
+			notes = append(notes, "NOT ASKED, it fails; next probe at "+u.ProbeAt.Local().Format("15:04:05"))
+		}
+		if u.RateLimit > 0 {
+			notes = append(notes, fmt.Sprintf("%d of %d requests left", u.RateLeft, u.RateLimit))
+		}
 		if !u.BlockedUntil.IsZero() {
 			notes = append(notes, "BLOCKED until "+u.BlockedUntil.Local().Format("15:04:05"))
 		}

@@ -72,6 +72,7 @@ func (c *Common) upstreams(r *report) {
 		if err := checkURL(u.URL); err != nil {
 			r.add("upstream", "give http://HOST[:PORT] or https://HOST[:PORT]", "%s: %v", u.Name, err)
 		}
+		u.check(r)
 	}
 	if d := c.DefaultUpstream; d != "" && len(c.Upstreams) > 0 && !seen[registry.CanonicalUpstream(d)] {
 		names := make([]string, len(c.Upstreams))
@@ -88,6 +89,12 @@ func (c *Common) upstreams(r *report) {
 	}
 	if c.StaleIfError < 0 {
 		r.add("stale-if-error", "give 0 or more", "%v is negative", c.StaleIfError)
+	}
+	if c.NotFoundTTL < 0 {
+		r.add("not-found-ttl", "give 0 or more", "%v is negative", c.NotFoundTTL)
+	}
+	if c.RateReserve < 0 || c.RateReserve > 100 {
+		r.add("rate-limit-reserve", "give 0 to 100", "%d is no percentage", c.RateReserve)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestCheck(t *testing.T) {
 		{name: "seeder's port", args: []string{"--seeder", "http://x:70000"}, want: `port 70000 is not within`},
 		{name: "seeder id", args: []string{"--seeder-id", "x"}, want: "--seeder-id: \"x\": "},
 		{name: "one pin for two", args: []string{"--seeder", "http://a", "--seeder", "http://b", "--seeder-id", testPeer}, want: `pins one seeder, and several are given`},
-		{name: "upstream's name", args: []string{"--upstream", "a b=http://x"}, want: `--upstream: "a b" is not an upstream's name`},
+		{name: "upstream's name", args: []string{"--upstream", "a!b=http://x"}, want: `--upstream: "a!b" is not an upstream's name`},
 		{name: "upstream twice", args: []string{"--upstream", "docker.io=http://x", "--upstream", "registry-1.docker.io=http://y"}, want: `"docker.io" is given twice`},
 		{name: "upstream's url", args: []string{"--upstream", "a.b="}, want: `--upstream: a.b: "" does not begin`},
 		{name: "default that is none", args: []string{"--upstream", "a.b=http://x", "--default-upstream", "docker.io"}, want: `--default-upstream: "docker.io" is not an upstream; name one of a.b`},

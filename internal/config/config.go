@@ -24,12 +24,15 @@ type Common struct {
 	MDNS           bool     `name:"mdns" group:"Swarm" help:"find peers on the local link by multicast DNS"`
 	TrustedNetwork bool     `name:"trusted-network" group:"Swarm" help:"give pieces without TLS to peers that do the same: less CPU, but the network can read them; they are verified either way"`
 
-	Upstreams       []Upstream    `name:"upstream" group:"Upstreams" help:"registry to fetch from, as NAME=URL, e.g. ghcr.io=https://ghcr.io; repeatable; those given replace the default list"`
+	Upstreams       []Upstream    `name:"upstream" group:"Upstreams" help:"registry to fetch from, as NAME=URL, e.g. ghcr.io=https://ghcr.io, and after it, apart by spaces, options of this one (docs/upstreams.md); repeatable; those given replace the default list"`
 	DefaultUpstream string        `name:"default-upstream" group:"Upstreams" help:"upstream meant by requests that name none; by itself docker.io where that is an upstream, else the only one there is, else none"`
 	DockerConfig    string        `name:"docker-config" group:"Upstreams" help:"directory of the docker config.json with upstream credentials; by itself $DOCKER_CONFIG, else ~/.docker"`
 	MaxConcurrent   int           `name:"max-concurrent" group:"Upstreams" help:"requests at a time to each upstream"`
 	TagTTL          time.Duration `name:"tag-ttl" group:"Upstreams" help:"how long a tag is answered from memory before it is checked again; 0 checks every time"`
 	StaleIfError    time.Duration `name:"stale-if-error" group:"Upstreams" help:"how old a remembered tag may be to answer with it while it cannot be checked; 0 never does"`
+	NotFoundTTL     time.Duration `name:"not-found-ttl" group:"Upstreams" help:"how long an upstream's 404 is remembered; 0 asks again every time"`
+	RateReserve     int           `name:"rate-limit-reserve" group:"Upstreams" help:"percent of an upstream's rate limit that is kept for pulls: with less left, cached tags are not checked but served as they are"`
+	Offline         bool          `name:"offline" group:"Upstreams" help:"serve what is held, and connect to no upstream at all; what is missing is 404"`
 
 	Quota ByteSize `name:"quota" group:"Storage" help:"bytes that content may take, like 50GiB; what was used longest ago goes first; 0 is no limit but the disk's"`
 
@@ -53,25 +56,6 @@ type Peerd struct {
 	NoPrefetch bool     `name:"no-prefetch" group:"Operation" help:"fetch a layer only when a client asks for it, not as soon as its manifest is known"`
 }
 
-// Upstream is a registry that content comes from.
-type Upstream struct {
-	Name string // canonical, as clients name it: "docker.io"
-	URL  string // where it answers: "https://registry-1.docker.io"
-}
-
-// DefaultUpstreams are the registries that need no configuration.
-func DefaultUpstreams() []Upstream {
-	return []Upstream{
-		{"docker.io", "https://registry-1.docker.io"},
-		{"ghcr.io", "https://ghcr.io"},
-		{"quay.io", "https://quay.io"},
-		{"registry.k8s.io", "https://registry.k8s.io"},
-		{"gcr.io", "https://gcr.io"},
-		{"mcr.microsoft.com", "https://mcr.microsoft.com"},
-		{"public.ecr.aws", "https://public.ecr.aws"},
-	}
-}
-
 func defaultCommon() Common {
 	return Common{
 		P2PListen:     []string{"/ip4/0.0.0.0/tcp/4001"},
@@ -79,6 +63,7 @@ func defaultCommon() Common {
 		AdminListen:   "127.0.0.1:9095",
 		MaxConcurrent: 8,
 		StaleIfError:  24 * time.Hour,
+		RateReserve:   25,
 		LogLevel:      "info",
 		LogFormat:     "json",
 		ShutdownGrace: 25 * time.Second,
@@ -93,6 +78,7 @@ func DefaultSeeder() Seeder {
 	c.Data = "/var/lib/samara/seeder"
 	c.Listen = ":5000"
 	c.TagTTL = time.Minute
+	c.NotFoundTTL = 10 * time.Second
 	c.Upstreams = DefaultUpstreams()
 	return c
 }

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/samara-p2p/samara/pkg/registry"
 )
 
 // field is one setting of a struct.
@@ -97,11 +95,11 @@ func (f field) set(values []string) (err error) {
 	case *[]Upstream:
 		list := make([]Upstream, 0, len(values))
 		for _, v := range values {
-			name, url, ok := strings.Cut(v, "=")
-			if !ok {
-				return fmt.Errorf("%q: want NAME=URL, like ghcr.io=https://ghcr.io", redact(v))
+			u, err := parseUpstream(v)
+			if err != nil {
+				return err
 			}
-			list = append(list, Upstream{Name: registry.CanonicalUpstream(strings.TrimSpace(name)), URL: strings.TrimSuffix(strings.TrimSpace(url), "/")})
+			list = append(list, u)
 		}
 		*p = list
 	default:
@@ -132,7 +130,7 @@ func (f field) values() []string {
 	case *[]Upstream:
 		list := make([]string, len(*p))
 		for i, u := range *p {
-			list[i] = u.Name + "=" + redact(u.URL)
+			list[i] = u.Name + "=" + u.text()
 		}
 		return list
 	}

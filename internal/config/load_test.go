@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +75,7 @@ func TestConfigFileFromEnvironment(t *testing.T) {
 }
 
 func TestUpstreams(t *testing.T) {
-	want := []Upstream{{"docker.io", "https://registry-1.docker.io"}, {"registry.lab.test:5000", "http://10.0.0.1:5000"}}
+	want := []Upstream{{Name: "docker.io", URL: "https://registry-1.docker.io"}, {Name: "registry.lab.test:5000", URL: "http://10.0.0.1:5000"}}
 	for name, c := range map[string]struct {
 		args []string
 		env  map[string]string
@@ -89,14 +88,14 @@ func TestUpstreams(t *testing.T) {
 		"yaml anchor":  {file: "upstream: &u\n  docker.io: https://registry-1.docker.io\n  registry.lab.test:5000: http://10.0.0.1:5000\n"},
 	} {
 		got, _, err := load(t, c.args, c.env, c.file)
-		if err != nil || !slices.Equal(got.Upstreams, want) {
+		if err != nil || !reflect.DeepEqual(got.Upstreams, want) {
 			t.Errorf("%s: got %v, %v", name, got.Upstreams, err)
 		}
 	}
 }
 
 func TestDefaultUpstream(t *testing.T) {
-	lab, hub := Upstream{"lab.test", "http://l"}, Upstream{"docker.io", "http://d"}
+	lab, hub := Upstream{Name: "lab.test", URL: "http://l"}, Upstream{Name: "docker.io", URL: "http://d"}
 	for _, c := range []struct {
 		list   []Upstream
 		chosen string
@@ -104,7 +103,7 @@ func TestDefaultUpstream(t *testing.T) {
 	}{
 		{DefaultUpstreams(), "", "docker.io"},
 		{[]Upstream{lab}, "", "lab.test"},
-		{[]Upstream{lab, {"x.test", "http://x"}}, "", ""},
+		{[]Upstream{lab, {Name: "x.test", URL: "http://x"}}, "", ""},
 		{[]Upstream{lab, hub}, "", "docker.io"},
 		{[]Upstream{lab, hub}, "lab.test", "lab.test"},
 		{[]Upstream{lab, hub}, "Index.docker.io", "docker.io"},

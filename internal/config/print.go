@@ -41,7 +41,7 @@ func (f field) node() *yaml.Node {
 	case *[]Upstream:
 		n := &yaml.Node{Kind: yaml.MappingNode}
 		for _, u := range *p {
-			n.Content = append(n.Content, scalar(u.Name, "!!str"), scalar(redact(u.URL), "!!str"))
+			n.Content = append(n.Content, scalar(u.Name, "!!str"), scalar(u.text(), "!!str"))
 		}
 		return flowIfEmpty(n)
 	case *[]string:

@@ -36,6 +36,10 @@ quota: 50GiB
 upstream:
   docker.io: https://registry-1.docker.io
   registry.lab.test: https://registry.lab.test:5443
+  ghcr.io:
+    url: https://ghcr.io
+    tag-ttl: 5m
+    allow: [acme/**, actions/*]
 ` + "```\n"
 
 // WriteReference writes docs/configuration.md.
@@ -48,6 +52,10 @@ func WriteReference(w io.Writer) error {
 	b.WriteString("\n## Default upstreams\n\nA seeder that is given no `--upstream` has these; a peerd that is given none learns its seeder's, and uses these\nuntil a seeder has answered once.\n\n| name | URL |\n|---|---|\n")
 	for _, u := range DefaultUpstreams() {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", u.Name, u.URL)
+	}
+	b.WriteString("\n## Options of an upstream\n\nThey follow its URL, apart by spaces: `--upstream 'ghcr.io=https://ghcr.io tag-ttl=5m deny=*/private-*'`. In YAML an upstream may\nbe a mapping with `url` and these keys. What they do: [upstreams.md](upstreams.md).\n\n| option | meaning |\n|---|---|\n")
+	for _, o := range upstreamOptions {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", o.key, o.help)
 	}
 	b.WriteString("\n## Example\n\n" + referenceExample)
 	_, err := io.WriteString(w, b.String())

@@ -100,10 +100,11 @@ func nodeValues(f field, n *yaml.Node) ([]string, error) {
 		values := []string{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i], n.Content[i+1]
-			if k.Kind != yaml.ScalarNode || v.Kind != yaml.ScalarNode || v.Tag == "!!null" {
-				return nil, fmt.Errorf("line %d: want NAME: URL", k.Line)
+			text, err := upstreamText(v)
+			if k.Kind != yaml.ScalarNode || err != nil {
+				return nil, fmt.Errorf("line %d: want NAME: URL, or NAME: and a mapping with url and options", k.Line)
 			}
-			values = append(values, k.Value+"="+v.Value)
+			values = append(values, k.Value+"="+text)
 		}
 		return values, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
+	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/pkg/fetch"
 	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/registry"
@@ -35,10 +36,8 @@ func (d *Daemon) openContent(context.Context) (err error) {
 		return err
 	}
 	d.Catalog = registry.NewCatalog(maxCatalog)
-	regs := make([]upstream.Registry, 0, len(c.Upstreams))
 	names := make([]string, 0, len(c.Upstreams))
 	for _, u := range c.Upstreams {
-		regs = append(regs, upstream.Registry{Name: u.Name, URL: u.URL})
 		names = append(names, u.Name)
 	}
 	def := c.Default()
@@ -53,8 +52,8 @@ func (d *Daemon) openContent(context.Context) (err error) {
 			return err
 		}
 	}
-	d.Upstream, err = upstream.New(regs, upstream.Options{
-		MaxConcurrent: c.MaxConcurrent, UserAgent: "samara-" + d.p.Name + "/" + d.p.Version,
+	d.Upstream, err = upstream.New(Registries(c.Upstreams), upstream.Options{
+		ID: d.id.String(), Offline: c.Offline, RateReserve: c.RateReserve, MaxConcurrent: c.MaxConcurrent, UserAgent: "samara-" + d.p.Name + "/" + d.p.Version,
 		Log: d.Log.Named("upstream"), Registerer: d.Metrics, Namespace: d.p.Name,
 	})
 	if err != nil {
@@ -62,6 +61,19 @@ func (d *Daemon) openContent(context.Context) (err error) {
 	}
 	d.atClose(d.Upstream.Close)
 	return nil
+}
+
+// Registries are configured upstreams in the words of pkg/upstream.
+func Registries(list []config.Upstream) []upstream.Registry {
+	out := make([]upstream.Registry, len(list))
+	for i, u := range list {
+		out[i] = upstream.Registry{Name: u.Name, URL: u.URL, Mirrors: u.Mirrors, Helper: u.CredentialHelper, File: u.CredentialsFile,
+			Rules: upstream.Rules{Allow: u.Allow, Deny: u.Deny, MaxBlob: int64(u.MaxBlob)}}
+		if u.Seeder {
+			out[i].NS = u.Name
+		}
+	}
+	return out
 }
 
 func (d *Daemon) trusted(p peer.ID) bool {

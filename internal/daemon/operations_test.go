@@ -16,6 +16,7 @@ import (
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/metadata"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -33,6 +34,7 @@ func metricsOf(t *testing.T, name string) map[string]string {
 	}
 	defer d.Close()
 	registry.NewHandler(nil, registry.HandlerOptions{Resolver: d.Resolver, Registerer: d.Metrics, Namespace: name})
+	metadata.New(metadata.Options{Registerer: d.Metrics, Namespace: name}).Close()
 	if name == "seeder" {
 		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Registerer: d.Metrics, Namespace: name})
 		if err != nil {

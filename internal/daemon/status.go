@@ -47,7 +47,8 @@ func (d *Daemon) Status() status.Status {
 	def := d.Resolver.Default()
 	for _, s := range d.Upstream.Stats() {
 		up := status.Upstream{Name: s.Name, URL: s.URL, Default: s.Name == def, Requests: s.Requests,
-			Bytes: s.Bytes, LastError: s.LastError, BlockedUntil: s.BlockedUntil}
+			Bytes: s.Bytes, LastError: s.LastError, BlockedUntil: s.BlockedUntil,
+			Breaker: s.Breaker, ProbeAt: s.ProbeAt, RateLimit: s.RateLimit, RateLeft: s.RateLeft}
 		for kind, n := range s.Errors {
 			if kind != upstream.NotFound && kind != upstream.Canceled {
 				up.Errors += n

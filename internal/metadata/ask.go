@@ -18,9 +18,10 @@ const costly = 250 * time.Millisecond
 // question is what the sources are asked.
 type question struct {
 	n      registry.Name
-	what   string // tag or digest, for errors
-	digest bool   // a manifest by digest: peers may have it
-	stand  bool   // something remembered can stand in for an answer
+	what   string   // tag or digest, for errors
+	digest bool     // a manifest by digest: peers may have it
+	stand  bool     // something remembered can stand in for an answer
+	via    []string // the seeders that it has passed
 }
 
 // asked is one source's part in answering a question.
@@ -72,7 +73,7 @@ func ask[T any](c *Cache, q question, f func(context.Context, *Source) (T, error
 		c: c, q: q, f: f, list: list, answers: make(chan answer[T], len(list)),
 		patience: time.NewTimer(budget), fail: &Error{Name: q.n, What: q.what},
 	}
-	i.ctx, i.cancel = context.WithTimeout(c.ctx, c.o.Decide)
+	i.ctx, i.cancel = context.WithTimeout(upstream.WithVia(c.ctx, q.via), c.o.Decide)
 	i.users.Store(1)
 	defer i.leave()
 	defer i.patience.Stop()

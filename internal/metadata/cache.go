@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
@@ -35,8 +36,12 @@ type Options struct {
 	// there may be none. It is called for every question.
 	Sources func(upstream string) []*Source
 
-	TTL   time.Duration // a tag checked less than this ago is not checked again
-	Stale time.Duration // a tag checked less than this ago may stand in for failing sources
+	// Ages are how old answers about an upstream's names may be.
+	Ages func(upstream string) Ages
+	// Permit tells why a repository of an upstream, or a blob of this size in
+	// it, may not be had (*upstream.Client.Permit); size is below 0 where it
+	// does not matter yet. nil: all may.
+	Permit func(upstream, repository string, size int64) error
 
 	// How long a question may take. Zero values mean the defaults.
 	Decide   time.Duration // where a source is at work: 10 s
@@ -49,8 +54,17 @@ type Options struct {
 	// they are asked once more, within Recheck.
 	Brisk bool
 
-	Now func() time.Time // of tags; default time.Now
-	Log *zap.Logger
+	Now        func() time.Time // of tags; default time.Now
+	Log        *zap.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+	Namespace  string                // prefix of metric names
+}
+
+// Ages are how old answers about names may be. Zero: not at all.
+type Ages struct {
+	TTL      time.Duration // a tag checked less than this ago is not checked again
+	Stale    time.Duration // a tag checked less than this ago may stand in for failing sources
+	NotFound time.Duration // what a source does not have is not asked for again for so long
 }
 
 // Cache answers questions about names. Safe for concurrent use.
@@ -58,6 +72,10 @@ type Cache struct {
 	o      Options
 	log    *zap.Logger
 	flight singleflight.Group
+	absent absent
+	ailing ailing
+
+	answers *prometheus.CounterVec // upstream, result
 
 	ctx    context.Context // of work that outlives the client who caused it
 	cancel context.CancelFunc
@@ -80,7 +98,10 @@ func New(o Options) *Cache {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	c := &Cache{o: o, log: o.Log}
+	if o.Permit == nil {
+		o.Permit = func(string, string, int64) error { return nil }
+	}
+	c := &Cache{o: o, log: o.Log, answers: newTagAnswers(o.Registerer, o.Namespace)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -112,8 +133,11 @@ func (c *Cache) begin() bool {
 }
 
 // Manifest returns the manifest that a request names by tag or digest. The
-// error is an *Error, or the context's.
+// error is an *Error, or the context's, or says that the rules forbid it.
 func (c *Cache) Manifest(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
+	if err := c.o.Permit(r.Name.Upstream, r.Name.Repository, -1); err != nil {
+		return nil, err
+	}
 	if r.Digest != "" {
 		return c.byDigest(ctx, c.origin(r), r.Digest)
 	}
@@ -134,8 +158,8 @@ func (c *Cache) byDigest(ctx context.Context, n registry.Name, d digest.Digest) 
 	if m, ok := c.held(n, d); ok {
 		return m, nil
 	}
-	return shared(ctx, c, "manifest "+n.String()+"@"+d.String(), func() (*registry.Manifest, error) {
-		return ask(c, question{n: n, what: d.String(), digest: true}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
+	return shared(ctx, c, n, "manifest "+n.String()+"@"+d.String(), func(via []string) (*registry.Manifest, error) {
+		return ask(c, question{n: n, what: d.String(), digest: true, via: via}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
 			return c.get(ctx, s, n, d.String())
 		})
 	})
@@ -145,28 +169,42 @@ func (c *Cache) byDigest(ctx context.Context, n registry.Name, d digest.Digest) 
 // while none answers, from memory until that is too old.
 func (c *Cache) byTag(ctx context.Context, n registry.Name, tag string) (*registry.Manifest, error) {
 	cached, age := c.remembered(n, tag)
-	if cached != nil && age >= 0 && age < c.o.TTL {
+	ages := c.o.Ages(n.Upstream)
+	if cached != nil && age >= 0 && age < ages.TTL {
+		c.answered(n, fresh, nil)
 		return cached, nil
 	}
-	return shared(ctx, c, "tag "+n.String()+":"+tag, func() (*registry.Manifest, error) {
-		m, err := ask(c, question{n: n, what: tag, stand: cached != nil && age < c.o.Stale}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
+	stand := cached != nil && age < ages.Stale
+	m, err := shared(ctx, c, n, "tag "+n.String()+":"+tag, func(via []string) (*registry.Manifest, error) {
+		m, err := ask(c, question{n: n, what: tag, stand: stand, via: via}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
+			if stand {
+				ctx = upstream.Spare(ctx)
+			}
 			return c.resolve(ctx, s, n, tag, cached)
 		})
-		if err == nil {
-			return m, nil
+		if KindOf(err) == upstream.NotFound {
+			c.forget(n, tag)
 		}
-		switch kind := KindOf(err); {
-		case kind == upstream.NotFound:
-			if derr := c.o.Tags.Delete(n, tag); derr != nil {
-				c.log.Warn("cannot forget a tag", zap.Stringer("repository", n), zap.String("tag", tag), zap.Error(derr))
-			}
-		case cached != nil && age < c.o.Stale && kind != upstream.Denied:
-			c.log.Warn("serving a stale tag: nobody who knows better answers", zap.Stringer("repository", n),
-				zap.String("tag", tag), zap.Duration("age", age), zap.Error(err))
-			return cached, nil
-		}
-		return nil, err
+		return m, err
 	})
+	switch kind := KindOf(err); {
+	case err == nil:
+		c.answered(n, checked, nil)
+	case kind == upstream.NotFound:
+		c.answered(n, missing, nil)
+	case cached != nil && kind == upstream.Offline, stand && kind != upstream.Denied && kind != upstream.Refused && ctx.Err() == nil:
+		c.answered(n, stale, err)
+		return cached, nil
+	case kind != upstream.Canceled:
+		c.answered(n, failed, nil)
+	}
+	return m, err
+}
+
+func (c *Cache) forget(n registry.Name, tag string) {
+	if err := c.o.Tags.Delete(n, tag); err != nil {
+		c.log.Warn("cannot forget a tag", zap.Stringer("repository", n), zap.String("tag", tag), zap.Error(err))
+	}
 }
 
 // remembered is what a tag meant when it was checked last, and how long ago
@@ -181,7 +219,9 @@ func (c *Cache) remembered(n registry.Name, tag string) (*registry.Manifest, tim
 	if !ok {
 		return nil, 0
 	}
-	return m, c.o.Now().Sub(e.Checked)
+	age := c.o.Now().Sub(e.Checked)
+	m.Age = max(0, age)
+	return m, age
 }
 
 // resolve asks one source what a tag means now, and has that manifest. With a
@@ -192,11 +232,8 @@ func (c *Cache) resolve(ctx context.Context, s *Source, n registry.Name, tag str
 		if err != nil {
 			return nil, err
 		}
-		m, ok := cached, true
-		if desc.Digest != cached.Digest {
-			m, ok = c.held(n, desc.Digest)
-		}
-		if ok {
+		if m, ok := c.held(n, desc.Digest); ok {
+			m.Age = desc.Age
 			c.note(n, tag, m)
 			return m, nil
 		}
@@ -217,7 +254,7 @@ func (c *Cache) get(ctx context.Context, s *Source, n registry.Name, ref string)
 	if err != nil {
 		return nil, err
 	}
-	return c.keep(n, &registry.Manifest{Digest: m.Digest, MediaType: m.MediaType, Content: m.Content}), nil
+	return c.keep(n, &registry.Manifest{Digest: m.Digest, MediaType: m.MediaType, Content: m.Content, Age: m.Age}), nil
 }
 
 // fromPeers has a manifest from peers. Its bytes have the digest; its type is
@@ -237,8 +274,10 @@ func (c *Cache) fromPeers(ctx context.Context, s *Source, n registry.Name, d dig
 	return c.keep(n, &registry.Manifest{Digest: d, MediaType: p.MediaType, Content: content}), nil
 }
 
+// note remembers what a tag means. A seeder that answered from memory says how
+// old that is: the TTLs of a chain do not add up.
 func (c *Cache) note(n registry.Name, tag string, m *registry.Manifest) {
-	e := registry.TagEntry{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Checked: c.o.Now()}
+	e := registry.TagEntry{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Checked: c.o.Now().Add(-m.Age)}
 	if err := c.o.Tags.Put(n, tag, e); err != nil {
 		c.log.Warn("cannot remember a tag", zap.Stringer("repository", n), zap.String("tag", tag), zap.Error(err))
 	}
@@ -273,30 +312,41 @@ func (c *Cache) keep(n registry.Name, m *registry.Manifest) *registry.Manifest {
 // Blob describes the blob that a request names: where it comes from and its
 // size, from the store, a manifest or a source. Errors are as Manifest's.
 func (c *Cache) Blob(ctx context.Context, r registry.Request) (fetch.Want, error) {
+	if err := c.o.Permit(r.Name.Upstream, r.Name.Repository, -1); err != nil {
+		return fetch.Want{}, err
+	}
 	n := c.origin(r)
 	w := fetch.Want{Digest: r.Digest, Source: source(n)}
-	if size, ok := c.o.Content.SizeOf(r.Digest); ok {
-		w.Size = size
-		return w, nil
+	var err error
+	w.Size, err = c.sizeOf(ctx, n, r.Digest)
+	if err == nil {
+		err = c.o.Permit(r.Name.Upstream, r.Name.Repository, w.Size)
 	}
-	if k, ok := c.o.Catalog.Find(r.Digest); ok && k.Size >= 0 {
-		w.Size = k.Size
-		return w, nil
+	return w, err
+}
+
+func (c *Cache) sizeOf(ctx context.Context, n registry.Name, d digest.Digest) (int64, error) {
+	if size, ok := c.o.Content.SizeOf(d); ok {
+		return size, nil
 	}
-	size, err := shared(ctx, c, "size "+n.String()+"@"+r.Digest.String(), func() (int64, error) {
-		return ask(c, question{n: n, what: r.Digest.String()}, func(ctx context.Context, s *Source) (int64, error) {
-			return s.Client.BlobSize(ctx, n.Upstream, n.Repository, r.Digest)
+	if k, ok := c.o.Catalog.Find(d); ok && k.Size >= 0 {
+		return k.Size, nil
+	}
+	return shared(ctx, c, n, "size "+n.String()+"@"+d.String(), func(via []string) (int64, error) {
+		return ask(c, question{n: n, what: d.String(), via: via}, func(ctx context.Context, s *Source) (int64, error) {
+			return s.Client.BlobSize(ctx, n.Upstream, n.Repository, d)
 		})
 	})
-	w.Size = size
-	return w, err
 }
 
 // Tags lists the tags of a repository as registry.Backend wants them. Errors
 // are as Manifest's.
 func (c *Cache) Tags(ctx context.Context, n registry.Name, limit int, last string) ([]string, error) {
-	return shared(ctx, c, fmt.Sprintf("tags %s %d %q", n, limit, last), func() ([]string, error) {
-		return ask(c, question{n: n, what: "tags", stand: len(c.o.Tags.List(n)) > 0}, func(ctx context.Context, s *Source) ([]string, error) {
+	if err := c.o.Permit(n.Upstream, n.Repository, -1); err != nil {
+		return nil, err
+	}
+	return shared(ctx, c, n, fmt.Sprintf("tags %s %d %q", n, limit, last), func(via []string) ([]string, error) {
+		return ask(c, question{n: n, what: "tags", stand: len(c.o.Tags.List(n)) > 0, via: via}, func(ctx context.Context, s *Source) ([]string, error) {
 			return s.Client.Tags(ctx, n.Upstream, n.Repository, limit, last)
 		})
 	})
@@ -307,15 +357,24 @@ func source(n registry.Name) fetch.Source {
 }
 
 // shared runs f once for all callers of a key at a time. A caller that leaves
-// does not stop it.
-func shared[T any](ctx context.Context, c *Cache, key string, f func() (T, error)) (T, error) {
+// does not stop it. f is told which seeders the question has passed. That there
+// is nothing such is remembered for a while.
+func shared[T any](ctx context.Context, c *Cache, n registry.Name, key string, f func(via []string) (T, error)) (T, error) {
 	var zero T
+	if err := c.absent.get(key, c.o.Now()); err != nil {
+		return zero, err
+	}
+	via := upstream.Via(ctx)
 	ch := c.flight.DoChan(key, func() (any, error) {
 		if !c.begin() {
 			return zero, errClosed
 		}
 		defer c.wg.Done()
-		return f()
+		v, err := f(via)
+		if KindOf(err) == upstream.NotFound {
+			c.absent.put(key, err, c.o.Now(), c.o.Ages(n.Upstream).NotFound)
+		}
+		return v, err
 	})
 	select {
 	case r := <-ch:

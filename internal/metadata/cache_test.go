@@ -74,6 +74,8 @@ type client struct {
 	delay  time.Duration
 	hang   bool
 	asked  []string // "GET v1"
+	spare  int      // of these, requests that nobody needs
+	via    []string // of the last
 	active int
 	most   int
 }
@@ -81,6 +83,9 @@ type client struct {
 func (c *client) ask(ctx context.Context, method, ref string) (*registry.Manifest, error) {
 	c.mu.Lock()
 	c.asked = append(c.asked, method+" "+ref)
+	if c.via = upstream.Via(ctx); upstream.IsSpare(ctx) {
+		c.spare++
+	}
 	m, err, delay, hang := c.says[ref], c.err, c.delay, c.hang
 	c.active++
 	c.most = max(c.most, c.active)
@@ -119,7 +124,7 @@ func (c *client) Head(ctx context.Context, _, _, ref string) (*upstream.Descript
 	if err != nil {
 		return nil, err
 	}
-	return &upstream.Descriptor{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content))}, nil
+	return &upstream.Descriptor{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Age: m.Age}, nil
 }
 
 func (c *client) Manifest(ctx context.Context, _, _, ref string, _ []string) (*upstream.Manifest, error) {
@@ -127,7 +132,7 @@ func (c *client) Manifest(ctx context.Context, _, _, ref string, _ []string) (*u
 	if err != nil {
 		return nil, err
 	}
-	return &upstream.Manifest{Digest: m.Digest, MediaType: m.MediaType, Content: m.Content}, nil
+	return &upstream.Manifest{Digest: m.Digest, MediaType: m.MediaType, Content: m.Content, Age: m.Age}, nil
 }
 
 func (c *client) BlobSize(ctx context.Context, _, _ string, d digest.Digest) (int64, error) {
@@ -204,7 +209,7 @@ func newRig(t *testing.T, change func(*Options, *rig)) *rig {
 	o := Options{
 		Content: r.content, Tags: tags, Catalog: r.catalog,
 		Sources: func(string) []*Source { return []*Source{r.relay, direct, peers} },
-		Stale:   24 * time.Hour, Decide: 8 * time.Second, Recheck: 3 * time.Second, Last: 2 * time.Second, Brisk: true,
+		Ages:    ages(Ages{Stale: 24 * time.Hour}), Decide: 8 * time.Second, Recheck: 3 * time.Second, Last: 2 * time.Second, Brisk: true,
 		Now: func() time.Time { return time.Now().Add(r.wall) },
 	}
 	if change != nil {
@@ -218,8 +223,11 @@ func newRig(t *testing.T, change func(*Options, *rig)) *rig {
 func seederOnly(o *Options, r *rig) {
 	up := &Source{Name: "upstream", Client: r.direct}
 	o.Sources = func(string) []*Source { return []*Source{up} }
-	o.Brisk, o.Last, o.Recheck, o.TTL = false, 0, 2*time.Second, time.Minute
+	o.Brisk, o.Last, o.Recheck = false, 0, 2*time.Second
+	o.Ages = ages(Ages{TTL: time.Minute, Stale: 24 * time.Hour})
 }
+
+func ages(a Ages) func(string) Ages { return func(string) Ages { return a } }
 
 // later lets time pass.
 func (r *rig) later(d time.Duration) { time.Sleep(d) }

@@ -128,6 +128,10 @@ type Upstream struct {
 	Errors       int64     `json:"errors"`
 	LastError    string    `json:"lastError,omitempty"`
 	BlockedUntil time.Time `json:"blockedUntil,omitzero"` // 429
+	Breaker      string    `json:"breaker,omitempty"`     // "closed"; "open" or "probing": it fails, and is not asked
+	ProbeAt      time.Time `json:"probeAt,omitzero"`      // when it is tried again
+	RateLimit    int       `json:"rateLimit,omitempty"`   // requests in its window, where it says so
+	RateLeft     int       `json:"rateLeft,omitempty"`    // of these, by estimate
 }
 
 // Liar is a peer that sent bytes which did not match.

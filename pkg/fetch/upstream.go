@@ -44,7 +44,8 @@ var errSize = fmt.Errorf("the size differs: %w", ErrCorrupt)
 // hopeless tells whether to ask again will not help.
 func hopeless(err error) bool {
 	kind := upstream.KindOf(err)
-	return kind == upstream.NotFound || kind == upstream.Denied || kind == upstream.Invalid || errors.Is(err, errSize)
+	return kind == upstream.NotFound || kind == upstream.Denied || kind == upstream.Invalid ||
+		kind == upstream.Refused || kind == upstream.Offline || errors.Is(err, errSize)
 }
 
 // explainUpstream gives an upstream's error the kind that the engine's callers know.

@@ -63,9 +63,10 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 				}
 				return append(list, peers)
 			},
-			TTL: c.TagTTL, Stale: c.StaleIfError,
+			Ages:   func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
+			Permit: d.Upstream.Permit,
 			Decide: manifestTimeout, Recheck: recheckTimeout, Patience: patience, Last: lastPatience, Brisk: true,
-			Log: log,
+			Log: log, Registerer: d.Metrics, Namespace: "peerd",
 		}),
 	}
 }

@@ -40,7 +40,7 @@ func newBench(t *testing.T) *bench {
 	b.sc = config.DefaultSeeder()
 	b.sc.Upstreams = []config.Upstream{{Name: upName, URL: b.up.URL()}, {Name: "docker.io", URL: b.up.URL()}}
 	b.sc.DefaultUpstream = upName
-	b.sc.TagTTL = 0
+	b.sc.TagTTL, b.sc.NotFoundTTL = 0, 0
 	b.sc.Common = daemontest.Common(t, b.sc.Common)
 	b.startSeeder()
 	return b

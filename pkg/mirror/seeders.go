@@ -99,6 +99,7 @@ func (s *seeders) use(p parts, version string) error {
 		c, err := upstream.New(nil, upstream.Options{
 			MaxConcurrent: 16, ConnectTimeout: 2 * time.Second, HeaderTimeout: manifestTimeout,
 			UserAgent: "samara-peerd/" + version, Log: s.log,
+			NoBreaker: true, // internal/metadata keeps count of silent seeders
 		})
 		if err != nil {
 			return err
@@ -259,11 +260,7 @@ func (t *table) order() []string {
 }
 
 func (t *table) registries() []upstream.Registry {
-	out := make([]upstream.Registry, len(t.list))
-	for i, u := range t.list {
-		out[i] = upstream.Registry{Name: u.Name, URL: u.URL}
-	}
-	return out
+	return daemon.Registries(t.list)
 }
 
 // missedFor is how long a seeder may be no neighbour before that is a warning.

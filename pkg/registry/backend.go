@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -24,6 +25,10 @@ type Manifest struct {
 	MediaType string // goes to the client as it is (contract 3)
 	Content   []byte // may be nil in answer to Head
 	Size      int64  // of the content; needed only when Content is nil
+	// Age is how long ago it was checked that a tag means this. It goes out as
+	// the Age header, so that a cache behind this one need not begin to count
+	// anew.
+	Age time.Duration
 }
 
 // Blob is content of known size, of which every byte can be delivered.

@@ -23,6 +23,8 @@ func (h *handler) manifest(w *response, r *http.Request, req Request) error {
 	hd.Set("Content-Type", m.MediaType)
 	if req.Digest != "" {
 		hd.Set("Cache-Control", immutable)
+	} else if m.Age >= time.Second {
+		hd.Set("Age", strconv.FormatInt(int64(m.Age/time.Second), 10))
 	}
 	size := m.Size
 	var content io.ReadSeeker

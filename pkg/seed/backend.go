@@ -41,8 +41,10 @@ func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
 		meta: metadata.New(metadata.Options{
 			Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
 			Sources: func(string) []*metadata.Source { return []*metadata.Source{up} },
-			TTL:     c.TagTTL, Stale: c.StaleIfError, Decide: resolveTimeout, Recheck: recheckTimeout,
-			Log: d.Log.Named("seed"),
+			Ages:    func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
+			Permit:  d.Upstream.Permit,
+			Decide:  resolveTimeout, Recheck: recheckTimeout,
+			Log: d.Log.Named("seed"), Registerer: d.Metrics, Namespace: "seeder",
 		}),
 	}
 }
@@ -107,6 +109,13 @@ func asRegistryError(err error, unknown *registry.Error) error {
 		retry = ue.RetryAfter
 	}
 	switch {
+	case ue != nil && ue.Status == http.StatusLoopDetected:
+		return &registry.Error{Status: ue.Status, Code: registry.CodeUnsupported, Message: err.Error(), Err: err}
+	case kind == upstream.Refused:
+		return &registry.Error{Status: http.StatusForbidden, Code: registry.CodeDenied, Message: err.Error(), Err: err}
+	case kind == upstream.Offline:
+		return &registry.Error{Status: http.StatusNotFound, Code: unknown.Code,
+			Message: unknown.Message + ": the seeder is offline and serves only what it holds", Err: err}
 	case kind == upstream.NotFound || errors.Is(err, fetch.ErrNotFound):
 		return unknown
 	case kind == upstream.Invalid: // such as a schema 1 manifest: no retry will help
@@ -124,6 +133,9 @@ func asRegistryError(err error, unknown *registry.Error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	}
+	if retry == 0 {
+		retry = 5 * time.Second
+	}
 	return &registry.Error{Status: http.StatusServiceUnavailable, Code: registry.CodeUnavailable,
-		Message: fmt.Sprintf("%s: %v", unknown.Message, err), RetryAfter: 5 * time.Second, Err: err}
+		Message: fmt.Sprintf("%s: %v", unknown.Message, err), RetryAfter: retry, Err: err}
 }

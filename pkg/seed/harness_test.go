@@ -36,7 +36,7 @@ func newBench(t *testing.T, change func(*config.Seeder)) *bench {
 	b.c = config.DefaultSeeder()
 	b.c.Upstreams = []config.Upstream{{Name: upName, URL: b.up.URL()}, {Name: "docker.io", URL: b.up.URL()}}
 	b.c.DefaultUpstream = upName
-	b.c.TagTTL = 0
+	b.c.TagTTL, b.c.NotFoundTTL = 0, 0
 	b.c.Common = daemontest.Common(t, b.c.Common)
 	if change != nil {
 		change(&b.c)

@@ -31,6 +31,7 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	api := registry.NewHandler(repos, repos.options(registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
 	}))
+	api = refuseLoops(api, d.Node.ID().String())
 	g, err := openGate(d, c)
 	if err != nil {
 		return err
@@ -57,6 +58,11 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 	}
 	for _, u := range c.Upstreams {
 		in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: u.Name, URL: u.URL})
+	}
+	if len(c.LocalRepositories) > 0 {
+		for _, name := range c.LocalNames { // without a URL: this seeder has them
+			in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: registry.CanonicalUpstream(name)})
+		}
 	}
 	if len(c.LocalRepositories) > 0 {
 		for _, name := range c.LocalNames { // without a URL: this seeder has them

@@ -69,8 +69,7 @@ func (u *upstream) authorization(ctx context.Context, repo string) (string, *fai
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		s.flight = f
-		u.logins.Add(1)
-		go u.fly(repo, s, f)
+		u.background.Go(func() { u.fly(repo, s, f) })
 	}
 	u.mu.Unlock()
 
@@ -108,7 +107,6 @@ func (u *upstream) loginTimeout() time.Duration {
 
 // fly logs in, apart from the request that wanted it: others wait too.
 func (u *upstream) fly(repo string, s *session, f *flight) {
-	defer u.logins.Done()
 	ctx, cancel := context.WithTimeout(u.ctx, u.loginTimeout())
 	defer cancel()
 	u.mu.Lock()
@@ -276,6 +274,9 @@ func (u *upstream) unauthorized(repo, sent string, resp *http.Response) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.challenge = ch
+	if sent != "" {
+		u.helpers.refuted(credentialsServer(u.host))
+	}
 	s := u.sessions[repo]
 	if s == nil {
 		s = u.newSession(repo)
@@ -288,35 +289,6 @@ func (u *upstream) unauthorized(repo, sent string, resp *http.Response) bool {
 	}
 	return true
 }
-
-// credentials looks up what the keychain has for the upstream's host. The key
-// is the host of the URL and not the upstream's name: a mirror that stands in
-// for docker.io must not be sent docker.io's password.
-func (u *upstream) credentials(ctx context.Context, repo string) (authn.AuthConfig, error) {
-	a, err := authn.Resolve(ctx, u.o.Keychain, resource{credentialsHost(u.host), repo})
-	if err != nil {
-		return authn.AuthConfig{}, err
-	}
-	c, err := authn.Authorization(ctx, a)
-	if err != nil || c == nil {
-		return authn.AuthConfig{}, err
-	}
-	return *c, nil
-}
-
-// credentialsHost is the name under which docker keeps a host's credentials.
-func credentialsHost(host string) string {
-	if host == hubHost {
-		return name.DefaultRegistry
-	}
-	return host
-}
-
-// resource is an authn.Resource.
-type resource struct{ host, repo string }
-
-func (r resource) String() string      { return r.host + "/" + r.repo }
-func (r resource) RegistryStr() string { return r.host }
 
 // courier carries go-containerregistry's own requests. It keeps them to the
 // scheme of the upstream's URL: Ping would try http for private addresses and
@@ -333,10 +305,20 @@ func (c *courier) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	c.sent.Add(1)
 	req.Header.Set("User-Agent", c.u.o.UserAgent)
+	began := c.u.now()
 	resp, err := c.u.transport.RoundTrip(req)
+	own := canonicalHost(req.URL) == c.u.host
 	if err != nil {
 		c.err.Store(&err)
+		if own {
+			c.u.breaker.broke(req.Context(), began, err)
+		}
 		return nil, err
+	}
+	if own && resp.StatusCode >= 500 {
+		c.u.breaker.refused5xx(resp.StatusCode, req.URL.Path)
+	} else if own {
+		c.u.breaker.answered()
 	}
 	c.u.limited(resp)
 	return resp, nil

@@ -217,14 +217,14 @@ func TestCredentialsBelongToTheHost(t *testing.T) {
 		return authn.Anonymous, nil
 	})
 	c, err := New([]Registry{
-		{"docker.io", "https://mirror.example", ""}, {"hub", "https://docker.io", ""}, {"lab", "http://10.0.0.1:5000", ""}, {"v6", "http://[::1]:5000/", ""}, {"p", "https://Ghcr.io:443", ""},
+		{Name: "docker.io", URL: "https://mirror.example"}, {Name: "hub", URL: "https://docker.io"}, {Name: "lab", URL: "http://10.0.0.1:5000"}, {Name: "v6", URL: "http://[::1]:5000/"}, {Name: "p", URL: "https://Ghcr.io:443"},
 	}, Options{Keychain: keychain})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	for _, n := range c.Names() {
-		if _, err := c.byName[n].credentials(t.Context(), "a/b"); err != nil {
+		if _, err := c.byName[n].own().credentials(t.Context(), "a/b"); err != nil {
 			t.Error(err)
 		}
 	}

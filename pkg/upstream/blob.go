@@ -16,17 +16,18 @@ import (
 )
 
 const (
-	maxFruitless = 8         // connections in a row that brought too little
-	enough       = 64 << 10  // bytes that are progress wherever in the blob
-	minSkip      = 64 << 20  // bytes that may be skipped of a blob of any size
-	noSize       = int64(-1) // the upstream does not say
+	maxFruitless = 8                // connections in a row that brought too little
+	enough       = 64 << 10         // bytes that are progress wherever in the blob
+	maxOutage    = 20 * time.Second // of the host in the middle of a blob
+	minSkip      = 64 << 20         // bytes that may be skipped of a blob of any size
+	noSize       = int64(-1)        // the upstream does not say
 )
 
 // BlobReader streams a blob or a range of one. When the connection is cut or
 // stalls it is opened again at the same offset, so that each byte is yielded
 // once and in order. It gives up (Unavailable) after 8 connections in a row
 // that each brought less than 64 KiB and less than an eighth of what was
-// missing.
+// missing, or 20 s of waiting for a host that fails.
 //
 // It does not hash: whoever reads checks the digest, or the pieces.
 //
@@ -48,10 +49,11 @@ type BlobReader struct {
 	off     int64 // of the next byte to yield
 	end     int64 // exclusive; noSize while size is not known and the rest was asked for
 	resp    *response
-	bodyEnd int64 // offset at which resp says that it ends, noSize when it does not say
-	skip    int64 // bytes of resp that come before off
-	mark    int64 // off when resp was opened
-	tries   int   // fruitless connections in a row
+	bodyEnd int64         // offset at which resp says that it ends, noSize when it does not say
+	skip    int64         // bytes of resp that come before off
+	mark    int64         // off when resp was opened
+	tries   int           // fruitless connections in a row
+	waited  time.Duration // for the host to work again, since the last progress
 	err     error
 }
 
@@ -60,21 +62,26 @@ type BlobReader struct {
 // "not found" and "denied" are told here. ctx bounds the reader's life, too;
 // the reader must be closed.
 //
-// Kinds: all. Invalid: also an offset at or beyond the blob's end.
+// Kinds: all. Invalid: also an offset at or beyond the blob's end. Refused:
+// also a blob that is too large for the upstream's rules; no byte is read then.
 func (c *Client) Blob(ctx context.Context, name, repo string, d digest.Digest, off, n int64) (*BlobReader, error) {
-	u, err := c.find("blob", name, repo, d.String())
+	e, err := c.find("blob", name, repo, d.String())
 	if err != nil {
 		return nil, err
 	}
-	rq := &request{op: "blob", method: http.MethodGet, repo: repo, what: d.String(), path: "blobs/" + d.String(), lane: u.blobs,
+	rq := &request{op: "blob", method: http.MethodGet, repo: repo, what: d.String(), path: "blobs/" + d.String(), blob: true,
 		also: http.StatusRequestedRangeNotSatisfiable}
 	if err := d.Validate(); err != nil {
 		rq.what = scrub(rq.what)
-		return nil, u.error(rq, &failure{kind: Invalid, err: err})
+		return nil, e.own().error(rq, &failure{kind: Invalid, err: err})
 	}
 	if off < 0 || n == 0 || n > 0 && off > math.MaxInt64-n {
-		return nil, u.error(rq, &failure{kind: Invalid, err: fmt.Errorf("no range begins at %d and is %d bytes long", off, n)})
+		return nil, e.own().error(rq, &failure{kind: Invalid, err: fmt.Errorf("no range begins at %d and is %d bytes long", off, n)})
 	}
+	return each(e, func(u *upstream) (*BlobReader, *Error) { return u.blob(ctx, rq, d, off, n) })
+}
+
+func (u *upstream) blob(ctx context.Context, rq *request, d digest.Digest, off, n int64) (*BlobReader, *Error) {
 	r := &BlobReader{u: u, rq: rq, digest: d, start: off, off: off, end: noSize}
 	r.setSize(noSize)
 	if n > 0 {
@@ -157,6 +164,9 @@ func (r *BlobReader) step(p []byte) (int, *failure) {
 	n, err := r.resp.Read(p)
 	if n > 0 {
 		r.off += int64(n)
+		if err := r.u.maxBlob.size(r.off); err != nil { // nobody had said how long it is
+			return 0, &failure{kind: Refused, err: err}
+		}
 		r.u.count(&r.u.stats.Bytes, r.u.metrics.bytes, int64(n))
 		return n, nil // an error comes again with the next Read
 	}
@@ -202,7 +212,7 @@ func (r *BlobReader) cut(err error) *failure {
 		need = min(need, max(1, (r.end-r.mark)/8))
 	}
 	if r.off-r.mark >= need {
-		r.tries = 0
+		r.tries, r.waited = 0, 0
 		r.u.o.Log.Debug("blob connection ended early", zap.String("upstream", r.u.name), zap.String("digest", r.digest.String()),
 			zap.Int64("offset", r.off), zap.Int64("of", r.size), zap.Error(f.err))
 		return nil
@@ -233,6 +243,13 @@ func (r *BlobReader) reopen() *failure {
 	}
 	switch {
 	case f == nil:
+		return nil
+	case f.broken && r.waited < maxOutage:
+		d := min(f.retryAfter, patience)
+		r.waited += d
+		if err := sleep(r.ctx, d); err != nil {
+			return &failure{kind: Canceled, err: err}
+		}
 		return nil
 	case f.kind == Unavailable, f.kind == RateLimited && f.status != 0 && f.retryAfter <= patience:
 		return r.fruitless(f)
@@ -322,6 +339,9 @@ func (r *BlobReader) learn(size int64) *failure {
 	if size >= 0 && r.size >= 0 && size != r.size {
 		return r.corrupt("the blob was of %d bytes and is now of %d", r.size, size)
 	}
+	if err := r.u.maxBlob.size(size); err != nil {
+		return &failure{kind: Refused, err: err}
+	}
 	if size >= 0 {
 		r.setSize(size)
 	}
@@ -336,7 +356,7 @@ func (r *BlobReader) setSize(size int64) {
 // askSize asks for the size apart, since the answer with the content did not
 // tell. It may fail: the blob can be read without.
 func (r *BlobReader) askSize() {
-	rq := &request{op: "blob", method: http.MethodHead, repo: r.rq.repo, what: r.rq.what, path: r.rq.path, lane: r.u.metadata}
+	rq := &request{op: "blob", method: http.MethodHead, repo: r.rq.repo, what: r.rq.what, path: r.rq.path}
 	resp, f := r.u.once(r.ctx, rq)
 	if f != nil {
 		return

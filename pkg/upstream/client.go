@@ -2,11 +2,13 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,16 +25,29 @@ import (
 type Registry struct {
 	Name string // what users and ?ns= call it: "docker.io", "ghcr.io", or any word without a slash
 	URL  string // scheme and host only: "https://registry-1.docker.io", "http://10.0.0.1:5000"
+	// Mirrors are URLs that are asked before URL, in this order. Whatever one
+	// fails to give, the next is asked for; what URL says last counts.
+	Mirrors []string
 	// NS is sent as ?ns= with every request: the upstream is a seeder (or
 	// another mirror), NS the name by which it knows the registry meant. Its
 	// failures are final: no request is sent again, and its Retry-After holds
 	// up no other. "" for none.
 	NS string
+
+	Rules Rules
+
+	// Where credentials for URL's host come from; neither: Options.Keychain.
+	Helper string // NAME of a program docker-credential-NAME
+	File   string // its first line is USER:PASSWORD; read at every login
 }
 
 // Options are all optional.
 type Options struct {
 	Keychain      authn.Keychain // nil: docker's config.json ($DOCKER_CONFIG, ~/.docker) with its credential helpers, or podman's auth.json
+	ID            string         // our name in Via headers to other seeders, "" for none
+	Offline       bool           // connect to nobody: every question ends with Offline
+	NoBreaker     bool           // ask hosts that do not work all the same: the caller keeps count of failures itself
+	RateReserve   int            // percent of an upstream's rate limit that Spare requests leave alone
 	MaxConcurrent int            // blob streams per upstream, 8. Metadata requests have as many slots of their own, so they never stand behind downloads
 
 	ConnectTimeout time.Duration // TCP and TLS each, 5 s
@@ -55,24 +70,37 @@ type Options struct {
 
 // Client talks to any number of upstreams. Safe for concurrent use.
 type Client struct {
-	o         Options
-	transport *http.Transport
-	metrics   *metrics
-	ctx       context.Context // of logins, which outlive the request that began them
-	cancel    context.CancelFunc
-	logins    sync.WaitGroup
+	o          Options
+	transport  *http.Transport
+	metrics    *metrics
+	ctx        context.Context // of what outlives the request that began it: logins, probes
+	cancel     context.CancelFunc
+	background sync.WaitGroup
 
-	mu     sync.RWMutex
-	byName map[string]*upstream
+	helpers *helpers
+
+	mu       sync.RWMutex
+	byName   map[string]*entry
+	breakers map[string]*breaker // by URL and NS
 }
 
-// upstream is one registry's state.
+// entry is what is behind a name: whom to ask, in this order, and for what.
+type entry struct {
+	reg   Registry
+	rules rules
+	hosts []*upstream
+}
+
+// upstream is one host's state.
 type upstream struct {
 	name, base   string // base: scheme://host
 	scheme, host string
 	ns           string
+	helper, file string // where its credentials come from
+	maxBlob      *rules
 	registry     name.Registry // for go-containerregistry
 	*Client
+	breaker         *breaker
 	blobs, metadata lane
 
 	mu           sync.Mutex
@@ -81,15 +109,13 @@ type upstream struct {
 	warned       bool                // that credentials go in clear
 	blockedUntil time.Time
 	strikes      int // 429s in a row without a Retry-After
+	budget       budget
 	stats        Stats
 }
 
 // New makes a client for these upstreams; there may be none. It does not talk
 // to them. Errors name the upstream and say what is wrong with it.
 func New(regs []Registry, o Options) (*Client, error) {
-	if o.Keychain == nil {
-		o.Keychain = authn.DefaultKeychain
-	}
 	defaults(&o.MaxConcurrent, 8)
 	defaults(&o.ConnectTimeout, 5*time.Second)
 	defaults(&o.HeaderTimeout, 10*time.Second)
@@ -117,7 +143,8 @@ func New(regs []Registry, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream: metrics: %w", err)
 	}
-	c := &Client{o: o, transport: t, metrics: m, byName: map[string]*upstream{}}
+	c := &Client{o: o, transport: t, metrics: m, byName: map[string]*entry{}}
+	c.helpers = &helpers{c: c}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.Update(regs); err != nil {
 		c.cancel()
@@ -132,14 +159,14 @@ func defaults[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// Close ends logins under way and closes idle connections. Requests and
-// readers end by their own contexts. It waits for logins, but no more than 5 s
-// for a credential helper that does not return.
+// Close ends logins and probes under way and closes idle connections. Requests
+// and readers end by their own contexts. It waits, but no more than 5 s for a
+// credential helper of go-containerregistry's that does not return.
 func (c *Client) Close() {
 	c.cancel()
 	done := make(chan struct{})
 	go func() {
-		c.logins.Wait()
+		c.background.Wait()
 		close(done)
 	}()
 	t := time.NewTimer(5 * time.Second)
@@ -155,44 +182,84 @@ func (c *Client) Close() {
 // Those that stay the same keep their state; requests under way to others go
 // on. On an error nothing changes.
 func (c *Client) Update(regs []Registry) error {
-	next := make(map[string]*upstream, len(regs))
+	next := make(map[string]*entry, len(regs))
+	breakers := make(map[string]*breaker)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range regs {
-		u, err := c.newUpstream(r)
+		e, err := c.newEntry(r)
 		if err != nil {
 			return err
 		}
 		if next[r.Name] != nil {
 			return fmt.Errorf("upstream %q is named twice", r.Name)
 		}
-		if old := c.byName[r.Name]; old != nil && old.base == u.base && old.ns == u.ns {
-			u = old
+		if old := c.byName[r.Name]; old != nil && reflect.DeepEqual(old.reg, e.reg) {
+			e = old
 		}
-		next[r.Name] = u
+		next[r.Name] = e
 	}
-	c.byName = next
+	for _, e := range next {
+		for _, u := range e.hosts {
+			key := u.base + "?ns=" + u.ns
+			if breakers[key] == nil {
+				if breakers[key] = c.breakers[key]; breakers[key] == nil {
+					breakers[key] = c.newBreaker(u.name, u.base, u.ns)
+				}
+			}
+			if u.breaker == nil { // else it is in use
+				u.breaker = breakers[key]
+			}
+		}
+	}
+	for key, b := range c.breakers {
+		if breakers[key] == nil {
+			b.stop()
+		}
+	}
+	c.byName, c.breakers = next, breakers
 	return nil
 }
 
 var nameGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
 
-func (c *Client) newUpstream(r Registry) (*upstream, error) {
+func (c *Client) newEntry(r Registry) (*entry, error) {
 	if !nameGrammar.MatchString(r.Name) {
 		return nil, fmt.Errorf("upstream %q: a name has 1 to 128 letters, digits, '.', '_', ':' or '-' and begins with a letter or digit", scrub(r.Name))
 	}
-	refuse := func(why string) error {
-		return fmt.Errorf("upstream %s: URL %q: %s", r.Name, scrub(r.URL), why)
+	e := &entry{reg: r}
+	var err error
+	if e.rules, err = newRules(r.Rules); err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", r.Name, err)
 	}
-	if !strings.HasPrefix(r.URL, "http://") && !strings.HasPrefix(r.URL, "https://") {
+	for _, at := range append(slices.Clone(r.Mirrors), r.URL) {
+		u, err := c.newUpstream(r, at)
+		if err != nil {
+			return nil, err
+		}
+		u.maxBlob = &e.rules
+		e.hosts = append(e.hosts, u)
+	}
+	own := e.own()
+	own.helper, own.file = r.Helper, r.File
+	e.reg.URL = own.base // however it was written
+	return e, nil
+}
+
+// newUpstream makes one of the hosts behind a name.
+func (c *Client) newUpstream(r Registry, at string) (*upstream, error) {
+	refuse := func(why string) error {
+		return fmt.Errorf("upstream %s: URL %q: %s", r.Name, scrub(at), why)
+	}
+	if !strings.HasPrefix(at, "http://") && !strings.HasPrefix(at, "https://") {
 		return nil, refuse("must begin with https:// or http://")
 	}
-	u, err := url.Parse(r.URL)
+	u, err := url.Parse(at)
 	switch {
 	case err != nil:
 		return nil, refuse("cannot be read")
 	case u.User != nil:
-		return nil, refuse("must not hold credentials; put them in docker's config.json (docker login, or DOCKER_CONFIG=DIR)")
+		return nil, refuse("must not hold credentials; put them in docker's config.json (docker login, or DOCKER_CONFIG=DIR), or in a file of their own")
 	case u.Host == "" || u.Hostname() == "":
 		return nil, refuse("has no host")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
@@ -242,21 +309,25 @@ func (c *Client) Names() []string {
 func (c *Client) URL(name string) (string, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	u := c.byName[name]
-	if u == nil {
+	e := c.byName[name]
+	if e == nil {
 		return "", false
 	}
-	return u.base, true
+	return e.own().base, true
 }
 
-// Stats describes every upstream, sorted by name.
+// Stats describes every upstream, sorted by name; one with mirrors once per
+// URL, in the order in which they are asked.
 func (c *Client) Stats() []Stats {
 	all := make([]Stats, 0)
 	for _, n := range c.Names() {
 		c.mu.RLock()
-		u := c.byName[n]
+		e := c.byName[n]
 		c.mu.RUnlock()
-		if u != nil {
+		if e == nil {
+			continue
+		}
+		for _, u := range e.hosts {
 			all = append(all, u.snapshot())
 		}
 	}
@@ -271,14 +342,14 @@ var (
 	tagGrammar  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 )
 
-// find checks the upstream's and the repository's name. Nothing unchecked
-// gets into a URL.
-func (c *Client) find(op, name, repo, what string) (*upstream, error) {
+// find checks the upstream's and the repository's name, and whether it may be
+// asked at all. Nothing unchecked gets into a URL.
+func (c *Client) find(op, name, repo, what string) (*entry, error) {
 	e := &Error{Op: op, Upstream: scrub(name), Repo: scrub(repo), What: scrub(what), Kind: Invalid}
 	c.mu.RLock()
-	u := c.byName[name]
+	entry := c.byName[name]
 	c.mu.RUnlock()
-	if u == nil {
+	if entry == nil {
 		e.Err = fmt.Errorf("no such upstream; there are: %s", strings.Join(c.Names(), ", "))
 		return nil, e
 	}
@@ -286,7 +357,37 @@ func (c *Client) find(op, name, repo, what string) (*upstream, error) {
 		e.Err = fmt.Errorf("not a repository name")
 		return nil, e
 	}
-	return u, nil
+	if err := entry.rules.repository(repo); err != nil {
+		e.Kind, e.Err = Refused, err
+		return nil, e
+	}
+	if c.o.Offline {
+		e.Kind, e.Err = Offline, errOffline
+		return nil, e
+	}
+	return entry, nil
+}
+
+var errOffline = errors.New("offline: only what is held here already can be had")
+
+// own is the host of the URL, which is asked last.
+func (e *entry) own() *upstream { return e.hosts[len(e.hosts)-1] }
+
+// each asks the hosts of a name in order, until one gives an answer or says
+// that to ask another is no use.
+func each[T any](e *entry, ask func(*upstream) (T, *Error)) (T, error) {
+	for i, u := range e.hosts {
+		v, err := ask(u)
+		switch {
+		case err == nil:
+			return v, nil
+		case i+1 < len(e.hosts) && err.Kind != Canceled && err.Kind != Refused:
+			u.o.Log.Info("a mirror does not give it; the next is asked", zap.String("upstream", u.name), zap.String("mirror", u.base), zap.Error(err))
+			continue
+		}
+		return v, err
+	}
+	panic("upstream: a name without a URL") // newEntry gives each one
 }
 
 // lane bounds how many exchanges are open at a time.

@@ -96,6 +96,9 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	want := []string{
+		"seeder_upstream_breaker_open host=blackhole.test upstream=hole 0",
+		"seeder_upstream_breaker_open host=nobody.test upstream=nobody 0",
+		"seeder_upstream_breaker_open host=up.test upstream=up 0",
 		"seeder_upstream_bytes_total upstream=up 1000",
 		"seeder_upstream_in_flight upstream=up 0",
 		"seeder_upstream_requests_total op=blob result=ok upstream=up 2",
@@ -189,7 +192,7 @@ func TestKind(t *testing.T) {
 // Only so many repositories' headers are kept.
 func TestSessionsAreBounded(t *testing.T) {
 	virtually(t, nil, func(t *testing.T, b *bench) {
-		u := b.client.byName["up"]
+		u := b.client.byName["up"].own()
 		for i := range maxSessions + 10 {
 			if _, f := u.authorization(t.Context(), fmt.Sprint("r", i)); f != nil {
 				t.Fatal(f)

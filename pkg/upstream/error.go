@@ -28,9 +28,11 @@ const (
 	Corrupt                 // the answer contradicts itself or its digest
 	Canceled                // the caller's context ended
 	Invalid                 // the question makes no sense: bad name, range outside the blob, unknown upstream
+	Refused                 // the rules here forbid it, whatever the upstream would say
+	Offline                 // no upstream may be asked at all
 )
 
-var kindNames = [...]string{"ok", "not-found", "denied", "rate-limited", "unavailable", "corrupt", "canceled", "invalid"}
+var kindNames = [...]string{"ok", "not-found", "denied", "rate-limited", "unavailable", "corrupt", "canceled", "invalid", "refused", "offline"}
 
 // String is the word used in metrics, logs and the status page.
 func (k Kind) String() string {
@@ -111,6 +113,8 @@ func kindOfStatus(status int) Kind {
 		return RateLimited
 	case http.StatusRequestTimeout:
 		return Unavailable
+	case http.StatusLoopDetected: // a seeder that was asked already
+		return Invalid
 	}
 	if status >= 400 && status < 500 {
 		return Invalid
@@ -129,6 +133,7 @@ type failure struct {
 	status     int
 	retryAfter time.Duration
 	again      bool // an idempotent request may be sent again
+	broken     bool // the breaker is open: it was not sent
 	err        error
 }
 

@@ -105,7 +105,7 @@ func virtually(t *testing.T, change func(*Options), f func(t *testing.T, b *benc
 		if change != nil {
 			change(&o)
 		}
-		c, err := New([]Registry{{"up", "http://up.test", ""}, {"hole", "http://blackhole.test", ""}, {"nobody", "http://nobody.test", ""}}, o)
+		c, err := New([]Registry{{Name: "up", URL: "http://up.test"}, {Name: "hole", URL: "http://blackhole.test"}, {Name: "nobody", URL: "http://nobody.test"}}, o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,6 +20,9 @@ import (
 
 // maxManifest is twice what the distribution spec makes every registry take.
 const maxManifest = 8 << 20
+
+// maxAge bounds what a seeder may say of the age of a tag.
+const maxAge = 365 * 24 * time.Hour
 
 const (
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
@@ -33,13 +37,15 @@ type Manifest struct {
 	Digest    digest.Digest
 	MediaType string
 	Content   []byte
+	Age       time.Duration // since a seeder that was asked has checked its tag; else 0
 }
 
 // Descriptor is what an upstream says about a manifest without sending it.
 type Descriptor struct {
 	Digest    digest.Digest
 	MediaType string
-	Size      int64 // bytes of the manifest
+	Size      int64         // bytes of the manifest
+	Age       time.Duration // as Manifest's
 }
 
 // Manifest gets the manifest or index that ref, a tag or a digest, names.
@@ -50,15 +56,11 @@ type Descriptor struct {
 // Kinds: all. Corrupt: content and digest differ, or it is no manifest.
 // Invalid: also docker schema 1, which has no config and is not supported.
 func (c *Client) Manifest(ctx context.Context, name, repo, ref string, accept []string) (*Manifest, error) {
-	u, rq, err := c.manifestRequest("manifest", http.MethodGet, name, repo, ref, accept)
+	e, rq, err := c.manifestRequest("manifest", http.MethodGet, name, repo, ref, accept)
 	if err != nil {
 		return nil, err
 	}
-	m, e := u.manifest(ctx, rq)
-	if e != nil {
-		return nil, e
-	}
-	return m, nil
+	return each(e, func(u *upstream) (*Manifest, *Error) { return u.manifest(ctx, rq) })
 }
 
 // Head asks what a tag or digest is: its digest, media type and size. It costs
@@ -66,24 +68,29 @@ func (c *Client) Manifest(ctx context.Context, name, repo, ref string, accept []
 // answer lacks something it gets the manifest. The digest is the upstream's
 // word, checked only when ref is a digest. Kinds as for Manifest.
 func (c *Client) Head(ctx context.Context, name, repo, ref string) (*Descriptor, error) {
-	u, rq, err := c.manifestRequest("head", http.MethodHead, name, repo, ref, nil)
+	e, rq, err := c.manifestRequest("head", http.MethodHead, name, repo, ref, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, e := u.do(ctx, rq)
+	return each(e, func(u *upstream) (*Descriptor, *Error) { return u.head(ctx, *rq) })
+}
+
+func (u *upstream) head(ctx context.Context, rq request) (*Descriptor, *Error) {
+	ref := rq.what
+	resp, e := u.do(ctx, &rq)
 	switch {
 	case e == nil:
 		_ = resp.Close()
-		d := &Descriptor{Digest: digest.Digest(resp.header.Get("Docker-Content-Digest")), MediaType: mediaType(resp.header), Size: resp.length}
+		d := &Descriptor{Digest: digest.Digest(resp.header.Get("Docker-Content-Digest")), MediaType: mediaType(resp.header), Size: resp.length, Age: u.age(resp.header)}
 		if d.Digest.Validate() == nil && d.MediaType != "" && d.Size > 0 {
 			if want := digest.Digest(ref); isDigest(ref) && d.Digest != want && d.Digest.Algorithm() == want.Algorithm() {
-				return nil, u.error(rq, &failure{kind: Corrupt, err: fmt.Errorf("asked for %s it speaks of %s", want, d.Digest)})
+				return nil, u.error(&rq, &failure{kind: Corrupt, err: fmt.Errorf("asked for %s it speaks of %s", want, d.Digest)})
 			}
 			if isDigest(ref) {
 				d.Digest = digest.Digest(ref)
 			}
 			if strings.HasPrefix(d.MediaType, schema1) {
-				return nil, u.error(rq, errSchema1())
+				return nil, u.error(&rq, errSchema1())
 			}
 			return d, nil
 		}
@@ -91,21 +98,31 @@ func (c *Client) Head(ctx context.Context, name, repo, ref string) (*Descriptor,
 		return nil, e
 	}
 	rq.method = http.MethodGet
-	m, e := u.manifest(ctx, rq)
+	m, e := u.manifest(ctx, &rq)
 	if e != nil {
 		return nil, e
 	}
-	return &Descriptor{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content))}, nil
+	return &Descriptor{Digest: m.Digest, MediaType: m.MediaType, Size: int64(len(m.Content)), Age: m.Age}, nil
+}
+
+// age is how long ago a seeder checked what it answers with; of others the
+// answer counts as their own.
+func (u *upstream) age(h http.Header) time.Duration {
+	seconds, ok := parseCount(h.Get("Age"))
+	if !u.relay() || !ok {
+		return 0
+	}
+	return time.Duration(min(seconds, int64(maxAge/time.Second))) * time.Second
 }
 
 func isDigest(ref string) bool { return strings.Contains(ref, ":") }
 
-func (c *Client) manifestRequest(op, method, name, repo, ref string, accept []string) (*upstream, *request, error) {
-	u, err := c.find(op, name, repo, ref)
+func (c *Client) manifestRequest(op, method, name, repo, ref string, accept []string) (*entry, *request, error) {
+	e, err := c.find(op, name, repo, ref)
 	if err != nil {
 		return nil, nil, err
 	}
-	rq := &request{op: op, method: method, repo: repo, what: ref, path: "manifests/" + ref, lane: u.metadata, header: http.Header{}}
+	rq := &request{op: op, method: method, repo: repo, what: ref, path: "manifests/" + ref, header: http.Header{}}
 	if isDigest(ref) {
 		err = digest.Digest(ref).Validate()
 	} else if !tagGrammar.MatchString(ref) {
@@ -113,19 +130,19 @@ func (c *Client) manifestRequest(op, method, name, repo, ref string, accept []st
 	}
 	if err != nil {
 		rq.what = scrub(ref)
-		return nil, nil, u.error(rq, &failure{kind: Invalid, err: err})
+		return nil, nil, e.own().error(rq, &failure{kind: Invalid, err: err})
 	}
 	if len(accept) == 0 {
 		accept = acceptAll
 	}
 	for _, a := range accept {
 		if strings.ContainsAny(a, "\r\n\x00") {
-			return nil, nil, u.error(rq, &failure{kind: Invalid, err: errors.New("a media type to accept holds a line break")})
+			return nil, nil, e.own().error(rq, &failure{kind: Invalid, err: errors.New("a media type to accept holds a line break")})
 		}
 	}
 	// One header: some registries read only the first.
 	rq.header.Set("Accept", strings.Join(accept, ", "))
-	return u, rq, nil
+	return e, rq, nil
 }
 
 // manifest gets and checks; a connection cut in mid-body is tried again.
@@ -139,6 +156,7 @@ func (u *upstream) manifest(ctx context.Context, rq *request) (*Manifest, *Error
 		if f == nil {
 			var m *Manifest
 			if m, f = checkManifest(rq.what, resp.header, content); f == nil {
+				m.Age = u.age(resp.header)
 				return m, nil
 			}
 		}

@@ -116,7 +116,7 @@ func TestHead(t *testing.T) {
 				}
 				d, err := b.client.Head(t.Context(), "up", "a/b", ref)
 				wantKind(t, err, test.kind)
-				if want := (Descriptor{img.Digest, ociManifest, int64(len(img.Manifest))}); err == nil && *d != want {
+				if want := (Descriptor{Digest: img.Digest, MediaType: ociManifest, Size: int64(len(img.Manifest))}); err == nil && *d != want {
 					t.Errorf("%+v, want %+v", *d, want)
 				}
 				if n := len(b.up.Requests()); n != test.requests {

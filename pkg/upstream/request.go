@@ -11,8 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 const (
@@ -28,8 +26,8 @@ type request struct {
 	path       string // after /v2/<repo>/
 	query      url.Values
 	header     http.Header
-	lane       lane
-	also       int // a status besides 2xx that is no failure, 0 = none
+	blob       bool // takes one of the slots for blobs
+	also       int  // a status besides 2xx that is no failure, 0 = none
 }
 
 // response is an answer whose body must be closed.
@@ -84,13 +82,20 @@ func (u *upstream) once(ctx context.Context, rq *request) (*response, *failure) 
 	if f := u.waitTurn(ctx); f != nil {
 		return nil, f
 	}
-	if err := rq.lane.enter(ctx); err != nil {
+	if f := u.breaker.admit(); f != nil {
+		return nil, f
+	}
+	lane := u.metadata
+	if rq.blob {
+		lane = u.blobs
+	}
+	if err := lane.enter(ctx); err != nil {
 		return nil, &failure{kind: Canceled, err: err}
 	}
 	u.flying(1)
 	done := func() {
 		u.flying(-1)
-		rq.lane.leave()
+		lane.leave()
 	}
 	actx, cancel := context.WithCancelCause(ctx)
 	resp, f := u.exchange(actx, rq) //nolint:bodyclose // newBody closes it
@@ -115,9 +120,21 @@ func (u *upstream) once(ctx context.Context, rq *request) (*response, *failure) 
 func (u *upstream) exchange(ctx context.Context, rq *request) (*http.Response, *failure) {
 	authorization, f := u.authorization(ctx, rq.repo)
 	for relogin := false; f == nil; relogin = true {
+		began := u.now()
 		resp, own, err := u.follow(ctx, rq, authorization)
 		if err != nil {
+			if own {
+				u.breaker.broke(ctx, began, err)
+			}
 			return nil, networkFailure(ctx, err)
+		}
+		if own && resp.StatusCode >= 500 {
+			u.breaker.refused5xx(resp.StatusCode, rq.path)
+		} else {
+			u.breaker.answered()
+		}
+		if own {
+			u.spend(resp.Header)
 		}
 		if ok := resp.StatusCode >= 200 && resp.StatusCode < 300 || rq.also != 0 && resp.StatusCode == rq.also; ok {
 			u.welcome()
@@ -154,6 +171,9 @@ func (u *upstream) follow(ctx context.Context, rq *request, authorization string
 		req.Header.Set("Accept-Encoding", "identity")
 		if own && authorization != "" {
 			req.Header.Set("Authorization", authorization)
+		}
+		if via := u.via(ctx); own && via != "" {
+			req.Header.Set("Via", via)
 		}
 		if resp, err = u.transport.RoundTrip(req); err != nil {
 			if !own {
@@ -203,6 +223,8 @@ func (u *upstream) refused(resp *http.Response, own bool, authorization string) 
 	switch {
 	case !own:
 		f.err = fmt.Errorf("from %s, where it redirected to: %s", resp.Request.URL.Host, text)
+	case resp.StatusCode == http.StatusLoopDetected:
+		f.err = fmt.Errorf("%s; seeders are one another's upstream: take one of them out", text)
 	case f.kind == Denied:
 		f.err = fmt.Errorf("%s; %s", text, u.remedy(authorization != ""))
 	default:
@@ -255,62 +277,4 @@ func backoff(base, limit time.Duration, n int, jitter func() float64) time.Durat
 		d = min(limit, base<<n)
 	}
 	return time.Duration(float64(d) * (0.5 + jitter()))
-}
-
-const patience = 5 * time.Second // longest wait for a rate limit to pass
-
-// waitTurn keeps the distance that the upstream asked for: waits when that is
-// short, fails at once when it is not.
-func (u *upstream) waitTurn(ctx context.Context) *failure {
-	for waited := time.Duration(0); ; {
-		u.mu.Lock()
-		d := u.blockedUntil.Sub(u.now())
-		u.mu.Unlock()
-		if d <= 0 {
-			return nil
-		}
-		deadline, bounded := ctx.Deadline()
-		if waited+d > patience || bounded && time.Until(deadline) < d {
-			return &failure{kind: RateLimited, retryAfter: d, err: errors.New("it asked for fewer requests")}
-		}
-		u.count(&u.stats.Waits, u.metrics.waits, 1)
-		if err := sleep(ctx, d); err != nil {
-			return &failure{kind: Canceled, err: err}
-		}
-		waited += d
-	}
-}
-
-// limited takes note of 429 and Retry-After; the result is how long to stay
-// away, 0 when the answer asks for nothing.
-func (u *upstream) limited(resp *http.Response) time.Duration {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
-		return 0
-	}
-	d, said := parseRetryAfter(resp.Header.Get("Retry-After"), u.now())
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if !said {
-		if resp.StatusCode != http.StatusTooManyRequests {
-			return 0
-		}
-		d = backoff(time.Second, time.Minute, u.strikes, u.o.Jitter)
-		u.strikes++
-	}
-	if u.relay() {
-		return d
-	}
-	if until := u.now().Add(d); until.After(u.blockedUntil) {
-		u.blockedUntil = until
-		u.o.Log.Warn("upstream asks for fewer requests", zap.String("upstream", u.name),
-			zap.Int("status", resp.StatusCode), zap.Duration("stay_away", d))
-	}
-	return d
-}
-
-// welcome ends the count of 429s in a row.
-func (u *upstream) welcome() {
-	u.mu.Lock()
-	u.strikes = 0
-	u.mu.Unlock()
 }

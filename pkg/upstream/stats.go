@@ -21,18 +21,27 @@ type Stats struct {
 	LastError    string         `json:"last_error,omitempty"` // last one that was not "not found" or canceled
 	LastErrorAt  time.Time      `json:"last_error_at,omitzero"`
 	BlockedUntil time.Time      `json:"blocked_until,omitzero"` // asked to stay away until then
+	Breaker      string         `json:"breaker"`                // "closed"; "open" and "probing": nothing is asked
+	ProbeAt      time.Time      `json:"probe_at,omitzero"`      // of an open breaker
+	RateLimit    int            `json:"rate_limit,omitempty"`   // requests in its window, by the upstream's word; 0: it says none
+	RateLeft     int            `json:"rate_left,omitempty"`    // estimate
 }
 
 // metrics are the vectors that all upstreams of a client share.
 type metrics struct {
 	requests                                *prometheus.CounterVec // upstream, op, result
 	bytes, skipped, retries, resumes, waits *prometheus.CounterVec // upstream
+	opened, broken, spared                  *prometheus.CounterVec // upstream
 	inFlight                                *prometheus.GaugeVec   // upstream
+	breaker, rateLimit, rateRemaining       *prometheus.GaugeVec   // upstream, host
 }
 
 func newMetrics(r prometheus.Registerer, namespace string) (*metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "upstream", Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: "upstream", Name: name, Help: help}, labels)
 	}
 	m := &metrics{
 		requests: counter("requests_total", "Exchanges with upstreams, by operation and result.", "upstream", "op", "result"),
@@ -41,13 +50,20 @@ func newMetrics(r prometheus.Registerer, namespace string) (*metrics, error) {
 		retries:  counter("retries_total", "Requests sent again after a failure.", "upstream"),
 		resumes:  counter("resumes_total", "Blob connections opened again after a cut.", "upstream"),
 		waits:    counter("rate_limit_waits_total", "Requests that waited because of 429 or Retry-After.", "upstream"),
-		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: "upstream", Name: "in_flight",
-			Help: "Requests and blob streams open now."}, []string{"upstream"}),
+		opened:   counter("breaker_opened_total", "How often requests were stopped because the host failed.", "upstream"),
+		broken:   counter("breaker_refused_total", "Requests that were not made because the host fails.", "upstream"),
+		spared:   counter("rate_limit_spared_total", "Checks that were not made, to keep the rest of the rate limit for pulls.", "upstream"),
+		inFlight: gauge("in_flight", "Requests and blob streams open now.", "upstream"),
+		breaker:  gauge("breaker_open", "1 while the host is not asked because it fails.", "upstream", "host"),
+
+		rateLimit:     gauge("rate_limit", "Requests that the upstream allows in its window, by its own word.", "upstream", "host"),
+		rateRemaining: gauge("rate_limit_remaining", "Requests that are left of them, by its last word.", "upstream", "host"),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.skipped, m.retries, m.resumes, m.waits, m.inFlight} {
+	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.skipped, m.retries, m.resumes, m.waits, m.inFlight,
+		m.opened, m.broken, m.spared, m.breaker, m.rateLimit, m.rateRemaining} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -103,5 +119,7 @@ func (u *upstream) snapshot() Stats {
 	if u.blockedUntil.After(u.now()) {
 		s.BlockedUntil = u.blockedUntil
 	}
+	s.RateLimit, s.RateLeft = u.budget.limit, u.budget.left(u.now())
+	s.Breaker, s.ProbeAt = u.breaker.snapshot()
 	return s
 }

@@ -22,7 +22,7 @@ const (
 // follows the upstream's pages and keeps their order; a list that comes in one
 // page is sorted. Names that cannot be tags are left out.
 func (c *Client) Tags(ctx context.Context, name, repo string, n int, last string) ([]string, error) {
-	u, err := c.find("tags", name, repo, "")
+	e, err := c.find("tags", name, repo, "")
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +36,13 @@ func (c *Client) Tags(ctx context.Context, name, repo string, n int, last string
 	if last != "" {
 		q.Set("last", last)
 	}
+	return each(e, func(u *upstream) ([]string, *Error) { return u.tags(ctx, repo, n, last, q) })
+}
+
+func (u *upstream) tags(ctx context.Context, repo string, n int, last string, q url.Values) ([]string, *Error) {
 	tags := make([]string, 0)
 	for pages := 1; ; pages++ {
-		rq := &request{op: "tags", method: http.MethodGet, repo: repo, path: "tags/list", query: q, lane: u.metadata}
+		rq := &request{op: "tags", method: http.MethodGet, repo: repo, path: "tags/list", query: q}
 		page, next, e := u.tagPage(ctx, rq)
 		switch {
 		case e != nil:

@@ -40,6 +40,9 @@ func newTransport(o Options) (*http.Transport, error) {
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if o.Offline {
+				return nil, errOffline
+			}
 			ctx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 			defer cancel()
 			return dial(ctx, network, addr)
