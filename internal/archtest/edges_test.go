@@ -109,6 +109,7 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":    "makes the client",
 	},
 	"pkg/mirror": {
+		"pkg/auth":          "shows its seeder that it has the swarm key",
 		"internal/config":   "what to start",
 		"internal/daemon":   "what both daemons start with",
 		"internal/metadata": "tags and manifests",

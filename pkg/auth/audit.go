@@ -21,7 +21,7 @@ type request struct {
 // observe gives a writer that remembers the status, and what is to be called
 // at the end. Without an audit log it costs nothing.
 func (g *Guard) observe(w http.ResponseWriter, q *request) (http.ResponseWriter, func()) {
-	if g.o.Audit == nil || q.route.Endpoint == registry.EndpointPing && q.err == nil {
+	if g.o.Audit == nil || q.route.Endpoint == registry.EndpointPing && (q.err == nil || errors.Is(q.err, errNoCredentials)) {
 		return w, func() {}
 	}
 	s := &statusWriter{ResponseWriter: w}

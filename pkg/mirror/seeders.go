@@ -17,6 +17,7 @@ import (
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/metadata"
 	"github.com/samara-p2p/samara/internal/status"
+	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/upstream"
@@ -38,6 +39,7 @@ type seeders struct {
 
 // parts of the daemon that seeders works with.
 type parts struct {
+	token    func() (string, error) // shows a seeder that we have the swarm key; nil in an open swarm
 	log      *zap.Logger
 	net      network
 	psk      string           // fingerprint of the swarm key, "" in an open swarm
@@ -84,6 +86,7 @@ func (s *seeders) open(d *daemon.Daemon, version string) error {
 	p := parts{log: d.Log.Named("seeders"), net: d.Node, direct: d.Upstream, resolver: d.Resolver}
 	if d.PSK != nil {
 		p.psk = p2p.Fingerprint(d.PSK)
+		p.token = func() (string, error) { return auth.PeerToken(d.PSK, d.Node.ID().String(), time.Now()) }
 	}
 	return s.use(p, version)
 }
@@ -96,11 +99,15 @@ func (s *seeders) use(p parts, version string) error {
 	}
 	for _, k := range s.list {
 		// Its requests are not the upstreams' own: the seeder counts them.
-		c, err := upstream.New(nil, upstream.Options{
+		o := upstream.Options{
 			MaxConcurrent: 16, ConnectTimeout: 2 * time.Second, HeaderTimeout: manifestTimeout,
 			UserAgent: "samara-peerd/" + version, Log: s.log,
 			NoBreaker: true, // internal/metadata keeps count of silent seeders
-		})
+		}
+		if p.token != nil {
+			o.Keychain = upstream.BearerKeychain(p.token)
+		}
+		c, err := upstream.New(nil, o)
 		if err != nil {
 			return err
 		}

@@ -142,7 +142,7 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 	anonymous := auth == authn.AuthConfig{}
 	u.mu.Lock()
 	ch := u.challenge
-	warn := !anonymous && u.scheme == "http" && !u.warned
+	warn := !anonymous && auth.RegistryToken == "" && u.scheme == "http" && !u.warned // a token ends soon
 	u.warned = u.warned || warn
 	u.mu.Unlock()
 	if warn {
