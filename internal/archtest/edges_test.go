@@ -76,6 +76,7 @@ var edges = map[string]map[string]string{
 		"pkg/registry": "a limit is answered as the registry answers",
 	},
 	"internal/cli": {
+		"internal/audit":  "checks an audit log",
 		"internal/config": "commands check and print it",
 		"internal/status": "prints a daemon's status page",
 	},

@@ -43,7 +43,7 @@ func TestChainGoesOnAfterARestart(t *testing.T) {
 	file := logFile(t)
 	write(t, file, 3)
 	write(t, file, 2)
-	s, err := Verify([]string{file})
+	s, err := Verify([]string{file}, Anchor{})
 	if err != nil || s.First != 1 || s.Last != 5 || len(s.Head) != 64 {
 		t.Fatalf("%+v %v", s, err)
 	}
@@ -100,7 +100,7 @@ func TestVerifyFindsTheFirstBrokenLine(t *testing.T) {
 		if err := os.WriteFile(file, c.content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Verify([]string{file})
+		_, err := Verify([]string{file}, Anchor{})
 		var b *Broken
 		if c.line == 0 && err != nil || c.line > 0 && (!errors.As(err, &b) || b.Line != c.line || b.File != file) {
 			t.Errorf("%s: %v, want line %d", name, err, c.line)
@@ -122,7 +122,7 @@ func TestEveryByteCounts(t *testing.T) {
 		if err := os.WriteFile(file, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Verify([]string{file}); err == nil {
+		if _, err := Verify([]string{file}, Anchor{}); err == nil {
 			t.Fatalf("byte %d (%q) can be changed", i, good[i])
 		}
 	}
@@ -140,11 +140,11 @@ func TestRotationKeepsTheChain(t *testing.T) {
 		t.Fatalf("%v %v", old, err)
 	}
 	files := append([]string{file}, old...)
-	s, err := Verify(files)
+	s, err := Verify(files, Anchor{})
 	if err != nil || s.First != 1 || s.Last != 20 {
 		t.Fatalf("%+v %v", s, err)
 	}
-	if _, err := Verify(append(files[:2:2], files[3:]...)); err == nil {
+	if _, err := Verify(append(files[:2:2], files[3:]...), Anchor{}); err == nil {
 		t.Error("a file that is missing in the middle does not show")
 	}
 	// A crash between the two renames leaves no file; the chain goes on.
@@ -159,7 +159,7 @@ func TestRotationKeepsTheChain(t *testing.T) {
 	if old, err = Older(file); err != nil || len(old) != 2 {
 		t.Fatalf("%v %v", old, err)
 	}
-	if s, err = Verify(append(old, file)); err != nil || s.Last != 40 || s.First == 1 {
+	if s, err = Verify(append(old, file), Anchor{}); err != nil || s.Last != 40 || s.First == 1 {
 		t.Fatalf("%+v %v", s, err)
 	}
 }
@@ -177,7 +177,7 @@ func TestTornLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, file, 1)
-		if s, err := Verify([]string{file}); err != nil || s.Last != uint64(keep+2) {
+		if s, err := Verify([]string{file}, Anchor{}); err != nil || s.Last != uint64(keep+2) {
 			t.Fatalf("%+v %v", s, err)
 		}
 		content, err = os.ReadFile(file)
@@ -230,7 +230,7 @@ func TestManyWriters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := Verify(append(old, file)); err != nil || s.Last != 400 {
+	if s, err := Verify(append(old, file), Anchor{}); err != nil || s.Last != 400 {
 		t.Fatalf("%+v %v", s, err)
 	}
 }

@@ -29,11 +29,18 @@ type Span struct {
 	Head        string // hash of the last line: keep it elsewhere
 }
 
+// Anchor is a line that was seen before; the zero Anchor is none.
+type Anchor struct {
+	Seq  uint64
+	Hash string
+}
+
 // Verify checks that files, in whatever order they are given, are one chain.
 // The first line may have others before it that are not given. A file that ends
 // in a part of a line is fine where it is the last: the daemon may be writing.
+// The line of the anchor has to be there as it was.
 // The error is a *Broken, or says which file cannot be read.
-func Verify(files []string) (Span, error) {
+func Verify(files []string, a Anchor) (Span, error) {
 	type start struct {
 		file string
 		seq  uint64
@@ -51,9 +58,12 @@ func Verify(files []string) (Span, error) {
 	slices.SortFunc(order, func(a, b start) int { return cmp.Compare(a.seq, b.seq) })
 	var s Span
 	for i, o := range order {
-		if err := s.check(o.file, i == len(order)-1); err != nil {
+		if err := s.check(o.file, i == len(order)-1, a); err != nil {
 			return s, err
 		}
+	}
+	if a.Seq != 0 && (a.Seq < s.First || a.Seq > s.Last) {
+		return s, fmt.Errorf("line number %d is missing: there are %d to %d", a.Seq, s.First, s.Last)
 	}
 	return s, nil
 }
@@ -80,7 +90,7 @@ func firstOf(file string) (uint64, error) {
 }
 
 // check goes on with the chain through one more file.
-func (s *Span) check(file string, last bool) error {
+func (s *Span) check(file string, last bool, a Anchor) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -112,6 +122,9 @@ func (s *Span) check(file string, last bool) error {
 			return &Broken{file, n, fmt.Sprintf("line number %d comes after %d: lines are missing or were moved", e.Seq, s.Last)}
 		case e.Prev != s.Head:
 			return &Broken{file, n, fmt.Sprintf("line number %d does not follow number %d as it is here: one of them was changed", e.Seq, s.Last)}
+		}
+		if e.Seq == a.Seq && hash != a.Hash {
+			return &Broken{file, n, fmt.Sprintf("line number %d is another than it was: the log was written anew", e.Seq)}
 		}
 		s.Last, s.Head = e.Seq, hash
 	}

@@ -32,7 +32,7 @@ upstream once and hands pieces of it to the peerd on every host.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewSeeder(); return l }
-	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newVersion("seeder"))
+	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newVersion("seeder"))
 	return root
 }
 

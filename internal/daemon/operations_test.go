@@ -4,20 +4,25 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/internal/metadata"
 	"github.com/samara-p2p/samara/internal/status"
+	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
@@ -41,6 +46,7 @@ func metricsOf(t *testing.T, name string) map[string]string {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		securityMetrics(t, d.Metrics)
 	}
 	descs := make(chan *prometheus.Desc, 1000)
 	d.Metrics.Describe(descs)
@@ -62,6 +68,22 @@ func metricsOf(t *testing.T, name string) map[string]string {
 		t.Fatalf("only %d metrics: does a Desc look otherwise now?", len(found))
 	}
 	return found
+}
+
+// securityMetrics registers what stands before a seeder's registry API.
+func securityMetrics(t *testing.T, reg prometheus.Registerer) {
+	if _, err := auth.New(auth.Options{Registerer: reg, Namespace: "seeder"}); err != nil {
+		t.Fatal(err)
+	}
+	front.NewLimits(front.LimitOptions{Registerer: reg, Namespace: "seeder"})
+	front.RegisterExpiry(reg, "seeder", func() time.Time { return time.Time{} })
+	a, err := audit.Open(audit.Options{File: filepath.Join(t.TempDir(), "audit.log"), Registerer: reg, Namespace: "seeder"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // The page lists each metric that there is, and no other. With

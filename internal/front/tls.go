@@ -63,12 +63,13 @@ func NewTLS(o TLSOptions) (*TLS, error) {
 	if t.config, t.expiry, err = t.load(); err != nil {
 		return nil, err
 	}
-	expiryMetric(o.Registerer, o.Namespace, t.notAfter)
+	RegisterExpiry(o.Registerer, o.Namespace, t.notAfter)
 	return t, nil
 }
 
-// expiryMetric is one gauge, whoever the certificates come from.
-func expiryMetric(reg prometheus.Registerer, namespace string, notAfter func() time.Time) {
+// RegisterExpiry makes the metric of when the certificate in use ends, whoever
+// it comes from.
+func RegisterExpiry(reg prometheus.Registerer, namespace string, notAfter func() time.Time) {
 	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: "tls", Name: "certificate_expiry_seconds",
 		Help: "When the certificate in use ends, in seconds since 1970; 0 where there is none yet."}, func() float64 {
 		if at := notAfter(); !at.IsZero() {

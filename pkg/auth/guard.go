@@ -19,7 +19,7 @@ import (
 // TokenPath is where TokenHandler belongs: challenges name it.
 const TokenPath = "/token"
 
-// Options configure a Guard. Resolve and KeyFile are required.
+// Options configure a Guard. Canonical and KeyFile are required.
 type Options struct {
 	Rules    Rules
 	Htpasswd string              // file; "" for none
@@ -33,9 +33,10 @@ type Options struct {
 	// SwarmKey admits peers: tokens made with it by PeerToken. nil: none.
 	SwarmKey []byte
 
-	// Resolve makes a repository's canonical name of the one in a path and of
-	// ?ns=, just as the handler does.
-	Resolve func(path, ns string) (string, error)
+	// Canonical makes a repository's canonical name of the one in a path and of
+	// ?ns=, just as the handler does. A name that the handler will refuse stands
+	// for itself: whoever may not read it does not learn that.
+	Canonical func(path, ns string) string
 
 	Audit      func(audit.Event) // is told what was done and what was refused; nil: nobody is
 	AuditPulls bool              // also what was pulled
@@ -168,21 +169,11 @@ func (g *Guard) needs(r *http.Request, rt registry.Route) ([]need, error) {
 	}
 	ns := r.URL.Query().Get("ns")
 	n := need{asked: rt.Repository, actions: a}
-	n.canonical = g.canonical(rt.Repository, ns)
+	n.canonical = g.o.Canonical(rt.Repository, ns)
 	if ns != "" { // a scope has no ns beside it
 		n.asked = n.canonical
 	}
 	return []need{n}, nil
-}
-
-// canonical is the repository that the handler will use. A name that it will
-// refuse stands for itself: whoever may not read it does not learn that.
-func (g *Guard) canonical(path, ns string) string {
-	c, err := g.o.Resolve(path, ns)
-	if err != nil {
-		return path
-	}
-	return c
 }
 
 // withoutForeignMount makes a plain upload of the mount of a blob from where
@@ -194,7 +185,7 @@ func (g *Guard) withoutForeignMount(q *request) *http.Request {
 	}
 	allowed := false
 	if from := query.Get("from"); from != "" {
-		allowed = g.may(q.id, Pull, g.canonical(from, "")) && g.may(q.id, Pull, g.canonical(from, query.Get("ns")))
+		allowed = g.may(q.id, Pull, g.o.Canonical(from, "")) && g.may(q.id, Pull, g.o.Canonical(from, query.Get("ns")))
 	} else { // from wherever it is
 		allowed = q.id.grants == nil && g.mayPullAll(q.id)
 	}

@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -23,8 +22,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
-
-	"github.com/samara-p2p/samara/pkg/registry"
 )
 
 // net/http lingers for half a second over a connection that it closes.
@@ -52,14 +49,11 @@ func newSite(t *testing.T, change func(*Options), lines ...string) *site {
 	o := Options{
 		Rules: rules(t, lines...), Htpasswd: file, Groups: map[string][]string{"ops": {"admins"}},
 		KeyFile: filepath.Join(t.TempDir(), "auth", "keys.json"), SwarmKey: swarmKey, Now: s.clock.now,
-		Resolve: func(path, ns string) (string, error) {
+		Canonical: func(path, ns string) string {
 			if ns == "" {
 				ns = "up.test"
 			}
-			if !registry.ValidRepository(path) {
-				return "", fmt.Errorf("no name")
-			}
-			return ns + "/" + path, nil
+			return ns + "/" + path
 		},
 	}
 	if change != nil {

@@ -58,7 +58,7 @@ func (g *Guard) issue(id *Identity, scopes []scope) (token string, granted []acc
 				c.Catalog = &listing{texts(v.listed), texts(v.pulled)}
 			}
 		default:
-			name := g.canonical(s.name, "")
+			name := g.o.Canonical(s.name, "")
 			if a := g.o.Rules.allowed(id, name) & s.actions; a != 0 {
 				c.Access = append(c.Access, access{"repository", name, a.names()})
 			}

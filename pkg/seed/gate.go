@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"context"
 	"net/http"
 	"path/filepath"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/pkg/auth"
+	"github.com/samara-p2p/samara/pkg/registry"
 )
 
 // gate is what a request passes before it is answered: TLS, proxies, limits,
@@ -46,10 +48,7 @@ func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
 	o := auth.Options{
 		Rules: rules, Htpasswd: c.Htpasswd, Groups: groups,
 		KeyFile: filepath.Join(c.Data, "token-keys.json"), Service: c.TokenService, Realm: c.TokenRealm, Lifetime: c.TokenLifetime,
-		SwarmKey: d.PSK, Resolve: func(path, ns string) (string, error) {
-			n, err := d.Resolver.Resolve(path, ns)
-			return n.String(), err
-		},
+		SwarmKey: d.PSK, Canonical: func(path, ns string) string { return canonical(d, path, ns) },
 		Log: d.Log.Named("auth"), Registerer: d.Metrics, Namespace: "seeder",
 	}
 	if c.AuditLog != "" {
@@ -105,6 +104,49 @@ func (g *gate) wrap(api, introduce http.Handler) http.Handler {
 		}
 	}))
 	return g.proxies.Wrap(front.Headers(g.c.HSTS, g.limits.Requests(h)))
+}
+
+// catalog leaves out of a list what a client may not see. Names that are left
+// out are in no page and no link.
+type catalog struct {
+	registry.Cataloger
+	canonical func(name string) string
+}
+
+// Repositories implements registry.Cataloger.
+func (c catalog) Repositories(ctx context.Context, limit int, last string) ([]string, error) {
+	all, err := c.Cataloger.Repositories(ctx, 0, last)
+	if err != nil {
+		return nil, err
+	}
+	shown := []string{}
+	for _, name := range all {
+		if limit > 0 && len(shown) == limit {
+			break
+		}
+		if auth.Listed(ctx, c.canonical(name)) {
+			shown = append(shown, name)
+		}
+	}
+	return shown, nil
+}
+
+// guardedOptions are those of the handler that the guard has a say in.
+func guardedOptions(d *daemon.Daemon, o registry.HandlerOptions) registry.HandlerOptions {
+	if o.Cataloger != nil {
+		o.Cataloger = catalog{o.Cataloger, func(name string) string { return canonical(d, name, "") }}
+	}
+	return o
+}
+
+// canonical is the repository that a path and ?ns= mean; one that means none
+// stands for itself.
+func canonical(d *daemon.Daemon, path, ns string) string {
+	n, err := d.Resolver.Resolve(path, ns)
+	if err != nil {
+		return path
+	}
+	return n.String()
 }
 
 // uploader is for whom an upload counts: a user, whatever host it comes from.

@@ -2,6 +2,7 @@ package seed
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,5 +58,48 @@ func TestGuarded(t *testing.T) {
 	r = b.get("/v2/library/nginx/manifests/v1", 401, "Authorization: Bearer "+a.Token)
 	if !strings.Contains(r.Header.Get("WWW-Authenticate"), "insufficient_scope") {
 		t.Error(r.Header.Get("WWW-Authenticate"))
+	}
+}
+
+// The catalog shows what may be pulled, whatever page is asked for.
+func TestCatalogIsGuarded(t *testing.T) {
+	b := newBench(t, func(c *config.Seeder) {
+		c.LocalRepositories = []string{"team", "secret"}
+		c.Allow = []string{"anyone push+pull local/team/**", "anyone catalog **", "anyone push local/secret/**"}
+	})
+	for _, repo := range []string{"secret/a", "secret/z", "team/b", "team/c"} {
+		b.push(repo)
+	}
+	for path, want := range map[string]string{
+		"/v2/_catalog":                 `{"repositories":["team/b","team/c"]}`,
+		"/v2/_catalog?n=1":             `{"repositories":["team/b"]}`,
+		"/v2/_catalog?n=1&last=team/b": `{"repositories":["team/c"]}`,
+		"/v2/_catalog?last=secret/a":   `{"repositories":["team/b","team/c"]}`,
+	} {
+		r := b.get(path, 200)
+		if strings.TrimSpace(string(r.Body)) != want || strings.Contains(r.Header.Get("Link"), "secret") {
+			t.Errorf("%s: %s %s", path, r.Body, r.Header.Get("Link"))
+		}
+	}
+	b.get("/v2/secret/a/tags/list", 401)
+}
+
+// push puts an empty manifest with the tag v1 into a repository.
+func (b *bench) push(repo string) {
+	b.t.Helper()
+	const manifest = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+	req, err := http.NewRequestWithContext(b.t.Context(), http.MethodPut, b.URL+"/v2/"+repo+"/manifests/v1", strings.NewReader(manifest))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		b.t.Fatalf("push to %s: %s", repo, resp.Status)
 	}
 }
