@@ -37,6 +37,8 @@ type Fault struct {
 	ContentType  string // sent instead of the true one; "-" = none
 	LinkHost     string // scheme://host put into the Link header of a tag list
 	PageSize     int    // most tags in one page of a tag list
+	RateLimit    string // sent as RateLimit-Limit, "100;w=21600" say
+	RateLeft     string // sent as RateLimit-Remaining
 
 	// The body.
 	Corrupt bool            // flip the lowest bit of the first byte of every 4 KiB of the content
@@ -170,6 +172,10 @@ func (f *Fault) spoil(content []byte) []byte {
 }
 
 func (f *Fault) header(h http.Header, o object, first, end, total, status int) {
+	if f.RateLimit != "" {
+		h.Set("RateLimit-Limit", f.RateLimit)
+		h.Set("RateLimit-Remaining", f.RateLeft)
+	}
 	if ct := o.mediaType; f.ContentType != "-" {
 		if f.ContentType != "" {
 			ct = f.ContentType
