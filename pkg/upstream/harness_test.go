@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
@@ -118,6 +119,9 @@ func virtually(t *testing.T, change func(*Options), f func(t *testing.T, b *benc
 		f(t, b)
 	})
 }
+
+// later lets virtual time pass.
+func (b *bench) later(d time.Duration) { time.Sleep(d) }
 
 // keys is a keychain: host -> credentials.
 type keys map[string]authn.AuthConfig

@@ -64,10 +64,10 @@ func TestRateReserve(t *testing.T) {
 			t.Errorf("%+v", s[2])
 		}
 		left("0;w=21600")
-		time.Sleep(26*216*time.Second - time.Second) // a request comes back each 216 s
+		b.later(26*216*time.Second - time.Second) // a request comes back each 216 s
 		_, err = b.client.Head(spare, "up", "a/b", "v1")
 		wantKind(t, err, RateLimited)
-		time.Sleep(2 * time.Second)
+		b.later(2 * time.Second)
 		if _, err := b.client.Head(spare, "up", "a/b", "v1"); err != nil {
 			t.Errorf("once 26 have come back: %v", err)
 		}
