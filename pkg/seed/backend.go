@@ -30,26 +30,31 @@ const (
 type backend struct {
 	engine *fetch.Engine
 	meta   *metadata.Cache
+	refs   *metadata.Referrers
 	tags   *registry.Tags
 	log    *zap.Logger
 }
 
 func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
 	up := &metadata.Source{Name: "upstream", Client: d.Upstream}
-	return &backend{
-		engine: d.Engine, tags: d.Tags, log: d.Log.Named("seed"),
-		meta: metadata.New(metadata.Options{
-			Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
-			Sources: func(string) []*metadata.Source { return []*metadata.Source{up} },
-			Ages:    func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
-			Permit:  d.Upstream.Permit,
-			Decide:  resolveTimeout, Recheck: recheckTimeout,
-			Log: d.Log.Named("seed"), Registerer: d.Metrics, Namespace: "seeder",
-		}),
+	o := metadata.Options{
+		Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
+		Sources: func(string) []*metadata.Source { return []*metadata.Source{up} },
+		Ages:    func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
+		Permit:  d.Upstream.Permit,
+		Decide:  resolveTimeout, Recheck: recheckTimeout,
+		Log: d.Log.Named("seed"), Registerer: d.Metrics, Namespace: "seeder",
 	}
+	b := &backend{engine: d.Engine, tags: d.Tags, log: d.Log.Named("seed"), meta: metadata.New(o)}
+	o.Tags = d.ReferrerTags
+	b.refs = metadata.NewReferrers(o)
+	return b
 }
 
-func (b *backend) close() { b.meta.Close() }
+func (b *backend) close() {
+	b.refs.Close()
+	b.meta.Close()
+}
 
 // Manifest implements registry.Backend.
 func (b *backend) Manifest(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
@@ -78,6 +83,15 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 	return registry.Blob{Digest: r.Digest, Size: size, Content: content}, nil
 }
 
+// Referrers implements registry.ReferrerLister.
+func (b *backend) Referrers(ctx context.Context, r registry.Request, _ string) ([]registry.Descriptor, error) {
+	list, err := b.refs.List(ctx, r)
+	if err != nil {
+		return nil, asRegistryError(err, registry.ManifestUnknown(r.Name, r.Reference, err))
+	}
+	return list, nil
+}
+
 // Tags implements registry.Backend: the upstream's list, else the tags that
 // were pulled through here.
 func (b *backend) Tags(ctx context.Context, n registry.Name, limit int, last string) ([]string, error) {
@@ -86,7 +100,7 @@ func (b *backend) Tags(ctx context.Context, n registry.Name, limit int, last str
 		return tags, nil
 	}
 	known := b.tags.List(n)
-	if k := metadata.KindOf(err); len(known) == 0 || k == upstream.NotFound || k == upstream.Denied {
+	if k := metadata.KindOf(err); len(known) == 0 || k == upstream.NotFound || k == upstream.Denied || k == upstream.Refused {
 		return nil, asRegistryError(err, registry.NameUnknown(n, err))
 	}
 	b.log.Warn("listing the tags pulled through here: their upstream does not answer", zap.Stringer("repository", n), zap.Error(err))
