@@ -14,6 +14,7 @@ type Security struct {
 	Allow         []string      `name:"allow" group:"Access" help:"rule, as 'WHO ACTIONS PATTERN...', e.g. 'group:dev pull+push team/**'; repeatable; once there is one, what no rule allows is refused (docs/security.md)"`
 	Htpasswd      string        `name:"htpasswd" group:"Access" help:"file of users with bcrypt passwords (htpasswd -B); read again when it changes"`
 	Groups        []string      `name:"group" group:"Access" help:"users of the htpasswd file that form a group, as NAME=USER+USER; repeatable"`
+	Issuers       string        `name:"issuers" group:"Access" help:"YAML file of external issuers whose tokens are believed: OpenID providers, other token servers (docs/security.md)"`
 	TokenLifetime time.Duration `name:"token-lifetime" group:"Access" help:"how long a token of the seeder's own is good for"`
 	TokenRealm    string        `name:"token-realm" group:"Access" help:"URL of a token server elsewhere that clients are sent to; by itself the seeder gives tokens at /token"`
 	TokenService  string        `name:"token-service" group:"Access" help:"name of this registry in tokens: their audience"`
@@ -73,9 +74,6 @@ func (c *Security) GroupsOf() (map[string][]string, error) {
 	return groups, nil
 }
 
-// logins tells whether there is any way to be somebody.
-func (c *Security) logins() bool { return c.Htpasswd != "" || c.TokenRealm != "" }
-
 func (c *Security) problems() []Problem {
 	var ps []Problem
 	add := func(name, what, fix string) {
@@ -86,13 +84,21 @@ func (c *Security) problems() []Problem {
 			add("allow", err.Error(), "docs/security.md tells how rules are written")
 		}
 	}
-	if c.logins() && len(c.Allow) == 0 {
+	if c.Htpasswd != "" && len(c.Allow) == 0 {
 		add("allow", "not given, and users can log in: they may do nothing", "say who may do what, like --allow 'authenticated pull **'")
 	}
 	if c.Htpasswd != "" {
 		if err := auth.CheckHtpasswd(c.Htpasswd); err != nil {
 			add("htpasswd", err.Error(), "make it with `htpasswd -Bc FILE USER`, readable for this user")
 		}
+	}
+	if c.Issuers != "" {
+		if err := auth.CheckIssuers(c.Issuers); err != nil {
+			add("issuers", err.Error(), "docs/security.md tells what is in it")
+		}
+	}
+	if c.TokenRealm != "" && c.Issuers == "" {
+		add("token-realm", "clients get tokens there, and none of them is believed", "give --issuers FILE with the server's keys")
 	}
 	if _, err := c.GroupsOf(); err != nil {
 		add("group", err.Error(), "name users of the htpasswd file, like admins=alice+bob")

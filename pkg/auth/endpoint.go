@@ -142,7 +142,7 @@ func (g *Guard) give(w http.ResponseWriter, r *http.Request, id *Identity, scope
 	}
 	g.metrics.tokens.WithLabelValues(string(id.Method), "issued").Inc()
 	g.recordLogin(r, id, nil, scopeText(granted))
-	a := answer{AccessToken: token, ExpiresIn: int(g.o.Lifetime / time.Second), IssuedAt: g.o.Now().UTC().Format(time.RFC3339)}
+	a := answer{AccessToken: token, ExpiresIn: int(g.lifetime(id) / time.Second), IssuedAt: g.o.Now().UTC().Format(time.RFC3339)}
 	if oauth {
 		a.Scope = scopeText(granted)
 	} else {

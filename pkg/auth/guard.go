@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -24,6 +25,7 @@ type Options struct {
 	Rules    Rules
 	Htpasswd string              // file; "" for none
 	Groups   map[string][]string // of users of the htpasswd file
+	Issuers  string              // file of external issuers; "" for none
 
 	KeyFile  string        // keys of the seeder's own tokens; made when missing
 	Service  string        // the name of this registry in tokens; default DefaultService
@@ -55,6 +57,7 @@ type Guard struct {
 	o       Options
 	open    bool // nothing is configured: everything is allowed
 	users   *htpasswd
+	issuers map[string]*issuer // by what they call themselves
 	keys    *signingKeys
 	peerKey []byte
 	lockout *lockout
@@ -75,7 +78,7 @@ func New(o Options) (*Guard, error) {
 	if o.Lifetime <= 0 {
 		o.Lifetime = 5 * time.Minute
 	}
-	g := &Guard{o: o, open: len(o.Rules) == 0 && o.Htpasswd == "" && o.Realm == "", lockout: newLockout(o.Now)}
+	g := &Guard{o: o, open: len(o.Rules) == 0 && o.Htpasswd == "" && o.Issuers == "" && o.Realm == "", lockout: newLockout(o.Now)}
 	g.metrics = newMetrics(o.Registerer, o.Namespace)
 	if g.open {
 		return g, nil
@@ -96,10 +99,33 @@ func New(o Options) (*Guard, error) {
 			return nil, err
 		}
 	}
+	if err := g.openIssuers(); err != nil {
+		return nil, err
+	}
 	if g.keys, err = openSigningKeys(o.KeyFile, o.Now); err != nil {
 		return nil, err
 	}
 	return g, nil
+}
+
+func (g *Guard) openIssuers() error {
+	if g.o.Issuers == "" {
+		return nil
+	}
+	list, err := readIssuers(g.o.Issuers)
+	if err != nil {
+		return err
+	}
+	g.issuers = map[string]*issuer{}
+	for _, c := range list {
+		if c.Issuer == g.o.Service {
+			return fmt.Errorf("%s: issuer %q is what this seeder calls itself", g.o.Issuers, c.Issuer)
+		}
+		if g.issuers[c.Issuer], err = newIssuer(c, g.o.Log, g.o.Now); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // need is something that a request wants to do.

@@ -54,8 +54,12 @@ func basic(value string) (user, password string, ok bool) {
 	return strings.Cut(string(text), ":")
 }
 
-// login checks a user name and a password.
+// login checks a user name and a password. The password may be a token of an
+// external issuer: then that says who it is, whatever the user name.
 func (g *Guard) login(ctx context.Context, from netip.Addr, user, password string) (*Identity, error) {
+	if name, ok := issuerOf(password); ok && g.issuers[name] != nil {
+		return g.byIssuer(ctx, name, password)
+	}
 	if g.users == nil || user == "" || strings.ContainsRune(user, 0) {
 		return anonymous, errBadLogin
 	}

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // Method is how an identity was proved. Its values are metric labels and words
@@ -28,6 +29,8 @@ type Identity struct {
 	Groups []string
 	Claims map[string][]string // "github:repository": what a token says, as text
 	Method Method
+
+	until time.Time // when what proved it ends; zero where it does not
 
 	// grants is all that a token with an access claim may be used for, and
 	// rules do not count; nil where they do.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"go.uber.org/zap"
 )
 
 const (
@@ -46,9 +47,10 @@ type listing struct {
 // issue signs a token for the part of what is asked that an identity may do.
 func (g *Guard) issue(id *Identity, scopes []scope) (token string, granted []access, err error) {
 	now := g.o.Now()
+	until := now.Add(g.lifetime(id))
 	c := claims{Claims: jwt.Claims{
 		Issuer: g.o.Service, Subject: id.User, Audience: jwt.Audience{g.o.Service}, ID: rand.Text(),
-		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(g.o.Lifetime)),
+		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(until),
 	}, Access: []access{}}
 	for _, s := range scopes {
 		switch {
@@ -72,17 +74,43 @@ func (g *Guard) issue(id *Identity, scopes []scope) (token string, granted []acc
 	return token, c.Access, err
 }
 
+// lifetime of a token for an identity: no longer than what proved it.
+func (g *Guard) lifetime(id *Identity) time.Duration {
+	if id.until.IsZero() {
+		return g.o.Lifetime
+	}
+	return max(time.Second, min(g.o.Lifetime, id.until.Sub(g.o.Now())))
+}
+
 // byToken finds out whom a bearer token speaks for. It may be one of our own,
-// or a peer's.
-func (g *Guard) byToken(_ context.Context, raw string) (*Identity, error) {
+// a peer's, or an external issuer's.
+func (g *Guard) byToken(ctx context.Context, raw string) (*Identity, error) {
 	issuer, ok := issuerOf(raw)
 	switch {
 	case !ok:
+		return anonymous, errBadToken
 	case issuer == g.o.Service:
 		return g.byOwn(raw)
 	case issuer == peerIssuer && g.peerKey != nil:
 		return g.byPeer(raw)
 	}
+	return g.byIssuer(ctx, issuer, raw)
+}
+
+// byIssuer checks a token of an external issuer.
+func (g *Guard) byIssuer(ctx context.Context, name, raw string) (*Identity, error) {
+	i := g.issuers[name]
+	if i == nil {
+		return anonymous, errBadToken
+	}
+	t, err := i.check(ctx, raw)
+	if err == nil {
+		var id *Identity
+		if id, err = i.identity(t, g.o.Canonical); err == nil {
+			return id, nil
+		}
+	}
+	i.log.Debug("a token is refused", zap.Error(err))
 	return anonymous, errBadToken
 }
 

@@ -46,7 +46,7 @@ func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
 		Registerer: d.Metrics, Namespace: "seeder",
 	})
 	o := auth.Options{
-		Rules: rules, Htpasswd: c.Htpasswd, Groups: groups,
+		Rules: rules, Htpasswd: c.Htpasswd, Groups: groups, Issuers: c.Issuers,
 		KeyFile: filepath.Join(c.Data, "token-keys.json"), Service: c.TokenService, Realm: c.TokenRealm, Lifetime: c.TokenLifetime,
 		SwarmKey: d.PSK, Canonical: func(path, ns string) string { return canonical(d, path, ns) },
 		Log: d.Log.Named("auth"), Registerer: d.Metrics, Namespace: "seeder",
