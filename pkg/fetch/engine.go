@@ -145,6 +145,7 @@ const (
 	banPeriod   = time.Hour        // for a peer that sent wrong bytes
 	lookupEvery = 10 * time.Second // first pause between DHT look-ups of a hungry swarm
 	maxMembers  = 60               // neighbours per swarm (DESIGN section 5)
+	maxNear     = 45               // of them in our own zone
 	hintPeers   = 30               // peers named in the answer to a Join
 )
 

@@ -148,7 +148,7 @@ func (s *swarm) member(p peer.ID) *member {
 	if !ok {
 		return nil // it went away meanwhile
 	}
-	if s.liars[p] && !s.e.isSeeder(nb) || !s.room() {
+	if s.liars[p] && !s.e.isSeeder(nb) || !s.room(nb.Zone) {
 		_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
 		return nil
 	}
@@ -169,17 +169,26 @@ func (s *swarm) member(p peer.ID) *member {
 	return m
 }
 
-// room tells whether there is room for one more member. A host that holds the
-// whole blob has no use for others that do.
-func (s *swarm) room() bool {
-	if len(s.members) < maxMembers || s.e.o.Seeder {
+// room tells whether there is room for one more member of that zone: a quarter of
+// the places is for other zones than ours, so that a zone whose hosts came first
+// is not full with them. A host that holds the whole blob has no use for others
+// that do.
+func (s *swarm) room(zone string) bool {
+	near := 0
+	for _, m := range s.members {
+		if m.zone == s.e.o.Zone && !m.seeder {
+			near++
+		}
+	}
+	full := len(s.members) >= maxMembers
+	if s.e.o.Seeder || !full && (zone != s.e.o.Zone || near < maxNear) {
 		return true
 	}
 	if !s.settled {
 		return false
 	}
 	for p, m := range s.members {
-		if m.complete {
+		if m.complete && (full || m.zone == s.e.o.Zone) {
 			_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
 			s.drop(p)
 			return true

@@ -246,8 +246,11 @@ func TestRoomForNewMembers(t *testing.T) {
 		synctest.Wait()
 		s := b.find(want.Digest)
 		on(s, func() {
-			if len(s.members) != maxMembers || s.members[newest] == nil {
+			if len(s.members) != maxNear || s.members[newest] == nil {
 				t.Errorf("%d members, the newest one of them: %v", len(s.members), s.members[newest] != nil)
+			}
+			if !s.room("elsewhere") {
+				t.Error("no room for other zones")
 			}
 		})
 	})

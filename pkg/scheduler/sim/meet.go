@@ -81,7 +81,9 @@ func (w *world) some(from []*host, h *host, n int) []*host {
 	}
 	first := min(len(near), max(int(w.c.NearShare*float64(n)), n-len(far)))
 	all := append(near[:first:first], far...)
-	return all[:min(n, len(all))]
+	all = all[:min(n, len(all))]
+	w.rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
 }
 
 // dial makes a peer that was named a neighbour, until three quarters of the
@@ -99,6 +101,18 @@ func (h *host) dial(o *host) {
 			delete(h.dialling, o.id)
 		}
 	})
+}
+
+// roomFor tells whether o may be one more neighbour of h: a quarter of the places
+// is for other zones, as in pkg/fetch.
+func (h *host) roomFor(o *host) bool {
+	near := 0
+	for _, m := range h.neighbours {
+		if m.h.zone == h.zone {
+			near++
+		}
+	}
+	return len(h.neighbours) < h.w.c.Neighbours && (o.zone != h.zone || near < h.w.c.Neighbours*3/4)
 }
 
 // meetAfter makes h and o neighbours when d has passed, if both still run.
@@ -126,7 +140,7 @@ func (h *host) meet(o *host) {
 	if !h.seeder && !o.seeder {
 		w.book(h, o, kindJoin, w.c.Wire.DialTrips, sizeDial)
 		w.book(o, h, kindJoin, w.c.Wire.DialTrips, sizeDial)
-		if len(h.neighbours) >= w.c.Neighbours || len(o.neighbours) >= w.c.Neighbours {
+		if !h.roomFor(o) || !o.roomFor(h) {
 			return
 		}
 	}
