@@ -134,7 +134,9 @@ type Options struct {
 
 // SmallBlob is the size in bytes below which a blob has no DHT record and no
 // swarm of its own: it is fetched whole from a peer, the seeder or the upstream.
-const SmallBlob = 1 << 20
+// Every host gets such blobs from the seeder, so that a herd of N takes N times
+// their bytes from its uplink: one piece is as much as that may be.
+const SmallBlob = 256 << 10
 
 // How the engine waits.
 const (

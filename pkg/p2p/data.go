@@ -126,7 +126,7 @@ func newDataPlane(n *Node) (*dataPlane, error) {
 	d.server.Protocols.SetHTTP1(true)
 	d.client = &http.Transport{
 		DialContext:           d.dial,
-		MaxIdleConnsPerHost:   4,
+		MaxIdleConnsPerHost:   maxPeerRequests,
 		MaxConnsPerHost:       maxPeerRequests,
 		IdleConnTimeout:       60 * time.Second,
 		ResponseHeaderTimeout: t.pieceHeader,

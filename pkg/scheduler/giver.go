@@ -49,7 +49,8 @@ type Giver struct {
 	waiting []*ask          // in the order they came
 	active  []*ask          // being sent
 	ramp    ramp
-	sending time.Duration // how long an upload takes, moving average
+	sending time.Duration          // how long an upload takes, moving average
+	fed     map[Peer]time.Duration // when others were last seen to feed a peer, with whatever blob; for look-up only
 	next    time.Duration
 	told    time.Duration
 	out     []GiverAction
@@ -80,7 +81,7 @@ type ask struct {
 // NewGiver returns a Giver without blobs.
 func NewGiver(c GiverConfig) *Giver {
 	c = c.withDefaults()
-	return &Giver{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x61e4)), blobs: map[Blob]*gblob{}, next: never, told: never}
+	return &Giver{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x61e4)), blobs: map[Blob]*gblob{}, fed: map[Peer]time.Duration{}, next: never, told: never}
 }
 
 // Stats returns the counts so far.
@@ -156,7 +157,7 @@ func (g *Giver) ask(ev Ask) bool {
 		if a.peer.hungry != never && !ev.Urgent && g.now-a.peer.hungry > 2*time.Second {
 			a.peer.hungry = never
 		}
-		b.learn(a.peer, a.any, g.now)
+		g.feeds(b.learn(a.peer, a.any, g.now), a.peer)
 	} else {
 		for _, i := range ev.Pieces {
 			if i >= 0 && i < b.n && !contains(a.pieces, i) {

@@ -134,7 +134,7 @@ func (g *Giver) peerHas(ev PeerHas) bool {
 		for i := range b.n {
 			switch {
 			case s.has(i):
-				b.announced(p, i, g.now)
+				g.feeds(b.announced(p, i, g.now), p)
 			case p.has.has(i):
 				p.has.del(i)
 				p.hasN--
@@ -148,7 +148,7 @@ func (g *Giver) peerHas(ev PeerHas) bool {
 	}
 	for _, i := range ev.Pieces {
 		if i >= 0 && i < b.n {
-			b.announced(p, i, g.now)
+			g.feeds(b.announced(p, i, g.now), p)
 		}
 	}
 	return false
@@ -167,7 +167,15 @@ func (g *Giver) peerGone(id Peer) bool {
 		}
 		k++
 	}
+	delete(g.fed, id)
 	return true
+}
+
+// feeds notes that somebody else has fed p.
+func (g *Giver) feeds(others bool, p *gpeer) {
+	if others {
+		g.fed[p.id] = g.now
+	}
 }
 
 // scarce tells whether second copies are to be spared: on a seeder, and on a
@@ -260,10 +268,10 @@ func (b *gblob) uncount(p *gpeer, i int) {
 	}
 }
 
-// announced: p holds piece i.
-func (b *gblob) announced(p *gpeer, i int, now time.Duration) {
+// announced: p holds piece i. It tells whether somebody else has fed p.
+func (b *gblob) announced(p *gpeer, i int, now time.Duration) bool {
 	if !p.has.add(i) {
-		return
+		return false
 	}
 	p.hasN++
 	p.told = true
@@ -276,10 +284,12 @@ func (b *gblob) announced(p *gpeer, i int, now time.Duration) {
 			break
 		}
 	}
-	if !ours && !p.counted.has(i) {
-		p.alone = false // somebody else feeds it
+	others := !ours && !p.counted.has(i)
+	if others {
+		p.alone = false
 	}
 	b.count(p, i)
+	return others
 }
 
 func (b *gblob) sendTo(p *gpeer, i int) {
@@ -309,8 +319,9 @@ func (b *gblob) sentTo(p *gpeer, i int, ok bool, now time.Duration) {
 
 // learn takes from an ask for any of s what its peer must have: what it does
 // not ask for it holds, or is about to get elsewhere. So a seeder knows the
-// swarm from the asks alone; announcements only tell it sooner.
-func (b *gblob) learn(p *gpeer, s set, now time.Duration) {
+// swarm from the asks alone; announcements only tell it sooner. It tells whether
+// somebody else has fed p.
+func (b *gblob) learn(p *gpeer, s set, now time.Duration) bool {
 	lacks := 0
 	for w := range s {
 		lacks += bits.OnesCount64(s[w])
@@ -333,10 +344,12 @@ func (b *gblob) learn(p *gpeer, s set, now time.Duration) {
 		p.asked, p.base = true, lacks+p.fed
 	}
 	others := p.base - lacks - p.fed
-	if others > p.others {
+	more := others > p.others
+	if more {
 		p.gained, p.refused, p.alone = now, never, false
 	}
 	p.others = others
+	return more
 }
 
 // justSent tells whether piece i was sent to p so lately that an ask for it

@@ -1,6 +1,9 @@
 package scheduler
 
-import "math/bits"
+import (
+	"math/bits"
+	"time"
+)
 
 // verdict is what becomes of an ask.
 type verdict uint8
@@ -136,11 +139,24 @@ func (b *gblob) leastCopied(a *ask) []int {
 // hungry tells whether a's peer has said for a while that too little comes
 // from elsewhere. It gets second copies from what the uplink can spare.
 func (g *Giver) hungry(a *ask) bool {
-	return a.urgent && a.peer.hungry != never && g.now-a.peer.hungry >= max(g.c.Hungry, 2*g.sending)
+	return a.urgent && a.peer.hungry != never && g.now-a.peer.hungry >= max(g.c.Hungry, 2*g.takes())
+}
+
+// takes is how long an upload takes: as the last ones did, or as those under way
+// already have. At a herd's start none has ended, and who waits for what they
+// bring is not alone.
+func (g *Giver) takes() time.Duration {
+	age := time.Duration(0)
+	for _, a := range g.active {
+		age += g.now - a.started
+	}
+	return max(g.sending, age/time.Duration(max(1, len(g.active))))
 }
 
 // starves tells whether nobody else feeds the asker: it got nothing for a
-// while although it was refused, or that was found so before.
+// while although it was refused, nor anything of another blob, or that was found
+// so before. Of a small layer all is given out at once, and takes its time to
+// go round: who waits for that is fed with others meanwhile.
 func (g *Giver) starves(a *ask) bool {
 	p := a.peer
 	if p.alone {
@@ -149,7 +165,7 @@ func (g *Giver) starves(a *ask) bool {
 	if others := len(a.blob.peers) - 1; others <= 0 {
 		return true
 	}
-	if p.refused == never || g.now-max(p.refused, p.gained) < max(g.c.Starve, 2*g.sending) {
+	if p.refused == never || g.now-max(p.refused, p.gained, g.fed[p.id]) < max(g.c.Starve, 2*g.takes()) {
 		return false
 	}
 	p.alone = true
