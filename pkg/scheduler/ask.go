@@ -92,7 +92,7 @@ func (d *Download) hurry(w *want) {
 }
 
 func (d *Download) hurryAt(w *want) time.Duration {
-	return max(w.since, w.hurried) + min(max(time.Second, 4*d.typical), d.c.Patience/2)
+	return max(w.since, w.hurried) + min(max(time.Second, 2*d.typical), d.c.Patience/2)
 }
 
 // wakeForReaders sees to it that hurry comes to pass.
@@ -168,8 +168,8 @@ func (d *Download) perPeer() int {
 }
 
 // maxRequests is how many requests may be under way in all. On a slow link each
-// of many takes so long that a reader would wait for its piece longer than a
-// client does: there are as many as take slowPiece.
+// of many takes long, and a reader would wait for its piece longer than a client
+// does: there are fewer in proportion.
 func (d *Download) maxRequests() int {
 	if d.typical <= slowPiece {
 		return d.c.MaxRequests
@@ -177,7 +177,7 @@ func (d *Download) maxRequests() int {
 	return max(int(float64(d.c.MaxRequests)*slowPiece.Seconds()/d.typical.Seconds()), d.c.MaxRequests/4)
 }
 
-const slowPiece = 4 * time.Second
+const slowPiece = 1500 * time.Millisecond
 
 // fill asks ordinary peers until the requests are used up.
 func (d *Download) fill() {

@@ -32,7 +32,7 @@ type Config struct {
 
 	NoFallback    bool          // no upstream is known
 	Discovery     time.Duration // sources are looked for this long before the first fallback: 1 s
-	Patience      time.Duration // a reader, or all of us, gets nothing this long although peers answer: then the upstream: 6 s
+	Patience      time.Duration // a reader, or all of us, gets nothing this long although peers answer: then the upstream: 6 s (up to 8 s where pieces take long)
 	FallbackBytes int64         // one fallback's range: 8 MiB
 	MaxFallbacks  int           // at once: 2
 	Share         time.Duration // what is another host's to get (see Key) is waited for this long: 1 s

@@ -185,7 +185,7 @@ func (d *Download) act() {
 		d.finish()
 		return
 	}
-	d.speed.tick(d.now)
+	d.speed.tick(d.now, d.typical)
 	d.checkStalls()
 	d.widen()
 	d.serveReaders()

@@ -1,5 +1,7 @@
 package scheduler
 
+import "time"
+
 // Reasons of a Fallback.
 const (
 	ReasonNoSource = "no source" // no live peer holds them and no seeder answers
@@ -43,7 +45,7 @@ func (d *Download) fallbackRange() (first, end int, reason string) {
 		return 0, 0, ""
 	}
 	var from set
-	if t := d.lastGiven + d.c.Patience; t <= d.now {
+	if t := d.lastGiven + d.patient(); t <= d.now {
 		from, reason = d.share(d.open), ReasonStarved
 	} else {
 		d.at(t)
@@ -134,13 +136,19 @@ func (d *Download) starvedReader() *want {
 		if w.block < 0 {
 			continue
 		}
-		if t := w.since + d.c.Patience; t > d.now {
+		if t := w.since + d.patient(); t > d.now {
 			d.at(t)
 			continue
 		}
 		return w
 	}
 	return nil
+}
+
+// patient is how long nothing may come before the upstream is asked. On a slow
+// link a piece takes long without any fault; a client gives up after 10 s.
+func (d *Download) patient() time.Duration {
+	return max(d.c.Patience, min(3*d.typical, d.c.Patience*4/3))
 }
 
 // atUpstream tells whether piece i is under way at the upstream.

@@ -9,10 +9,10 @@ import (
 // beside it.
 type GiverConfig struct {
 	Seed      uint64
-	Slots     int           // uploads at once: 16, fewer at first (see ramp)
+	Slots     int           // uploads at once: 16, fewer at first and on a slow link (see pace)
 	SeedSlots int           // uploads at once while peers ask for any of the pieces: 20
 	PerPeer   int           // of them to one peer and of one blob: 1
-	SeedQueue int           // asks of any pieces that wait for a slot: 4096; exact ones: a quarter as many as there are slots
+	SeedQueue int           // asks of any pieces that wait for a slot: 4096; exact ones: half as many as there are slots
 	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
 	ParkFor   time.Duration // and this long for a piece still to come: 1.5 s
 	Retry     time.Duration // a refused second copy may be asked for again after: 200 ms
@@ -48,7 +48,8 @@ type Giver struct {
 	order   []*gblob        // in the order they came
 	waiting []*ask          // in the order they came
 	active  []*ask          // being sent
-	ramp    ramp
+	pace    pace
+	idle    time.Duration          // no upload since, where none is under way
 	sending time.Duration          // how long an upload takes, moving average
 	fed     map[Peer]time.Duration // when others were last seen to feed a peer, with whatever blob; for look-up only
 	next    time.Duration
@@ -78,10 +79,23 @@ type ask struct {
 	started time.Duration
 }
 
+// bytes is what a's upload moves.
+func (a *ask) bytes() int64 {
+	n := int64(0)
+	for _, i := range a.given {
+		if i < a.blob.n {
+			n += int64(a.blob.geo.Len(i))
+		}
+	}
+	return n
+}
+
 // NewGiver returns a Giver without blobs.
 func NewGiver(c GiverConfig) *Giver {
 	c = c.withDefaults()
-	return &Giver{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x61e4)), blobs: map[Blob]*gblob{}, fed: map[Peer]time.Duration{}, next: never, told: never}
+	p := pace{least: min(leastSlots, c.Slots), most: c.Slots, long: longUpload}
+	p.begin(0, rampFrom)
+	return &Giver{c: c, pace: p, idle: -rampReset, rng: rand.New(rand.NewPCG(c.Seed, 0x61e4)), blobs: map[Blob]*gblob{}, fed: map[Peer]time.Duration{}, next: never, told: never}
 }
 
 // Stats returns the counts so far.
@@ -183,6 +197,7 @@ func (g *Giver) look(b *gblob) {
 // which a reader waits for, then the others in the order they came.
 func (g *Giver) serve() {
 	g.next = never
+	g.paceSlots()
 	for _, urgent := range []bool{true, false} {
 		for k := 0; k < len(g.waiting); {
 			a := g.waiting[k]
@@ -248,38 +263,48 @@ func (g *Giver) answer(a *ask) bool {
 	return true
 }
 
-// ramp is how far the slots have been opened since the uplink was idle. A herd
+// The slots open up from rampFrom when the uplink has idled for rampReset: a herd
 // spreads its first pieces the faster the fewer uploads share an uplink; later
 // more of them even out whose downlinks they run into.
-type ramp struct {
-	since time.Duration // busy since
-	sent  int           // uploads since
-	last  time.Duration // of the last upload's end
-}
-
 const (
 	rampFrom  = 2
-	rampSent  = 8                      // one slot more after so many uploads
-	rampTime  = 100 * time.Millisecond // or after so long
-	rampReset = time.Second            // idle so long: from the start again
+	rampReset = time.Second
 )
+
+// paceSlots finds how many uploads may run now.
+func (g *Giver) paceSlots() {
+	if len(g.active) == 0 && g.now-g.idle >= rampReset {
+		g.pace.begin(g.now, rampFrom)
+		g.idle = g.now
+	}
+	g.pace.most = g.c.Slots
+	for _, b := range g.order {
+		if b.scarce(g.now) {
+			g.pace.most = g.c.SeedSlots
+		}
+	}
+	t := g.pace.grow(g.now)
+	for t <= g.now {
+		t = g.pace.grow(g.now)
+	}
+	if t != never && len(g.waiting) > 0 {
+		g.at(t)
+	}
+}
 
 // slots is how many uploads may run now. A seeder's are more: they are the
 // source of all, and compete for the receivers' links with everybody else's.
 func (g *Giver) slots(seed bool) int {
-	if len(g.active) == 0 && g.now-g.ramp.last >= rampReset {
-		g.ramp = ramp{since: g.now, last: g.now}
-	}
-	n := rampFrom + max(g.ramp.sent/rampSent, int((g.now-g.ramp.since)/rampTime))
-	limit := g.c.Slots
 	if seed {
-		limit = g.c.SeedSlots
+		return min(g.pace.n, g.c.SeedSlots)
 	}
-	if n < limit {
-		g.at(g.now + rampTime)
-	}
-	return min(n, limit)
+	return min(g.pace.n, g.c.Slots)
 }
+
+const (
+	leastSlots = 4               // of however slow an uplink
+	longUpload = 2 * time.Second // see pace
+)
 
 // full tells whether a has to wait for a slot.
 func (g *Giver) full(a *ask) bool {
@@ -291,7 +316,7 @@ func (g *Giver) full(a *ask) bool {
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.
 func (g *Giver) queue(a *ask) bool {
-	limit, ahead := g.slots(false)/4, len(g.waiting)
+	limit, ahead := g.slots(false)/2, len(g.waiting)
 	switch {
 	case a.any != nil:
 		limit = g.c.SeedQueue
@@ -304,7 +329,7 @@ func (g *Giver) queue(a *ask) bool {
 	newest := a == g.waiting[len(g.waiting)-1]
 	if t <= g.now || newest && ahead > limit {
 		// Longer than the queue takes: most askers find another giver meanwhile.
-		after := 4 * g.sending * time.Duration(len(g.waiting)) / time.Duration(g.c.Slots)
+		after := 4 * g.sending * time.Duration(len(g.waiting)) / time.Duration(g.slots(false))
 		g.busy(a, min(max(after, 20*time.Millisecond), max(time.Second, g.spread(a.blob))), nil)
 		return true
 	}
@@ -361,10 +386,12 @@ func (g *Giver) sent(id AskID, ok bool) bool {
 		if a.id != id {
 			continue
 		}
+		if ok {
+			g.pace.end(g.now, a.started, a.bytes(), len(g.active))
+		}
 		g.active = append(g.active[:k], g.active[k+1:]...)
 		a.peer.active--
-		g.ramp.sent++
-		g.ramp.last = g.now
+		g.idle = g.now
 		for _, i := range a.given {
 			a.blob.sentTo(a.peer, i, ok, g.now)
 		}

@@ -4,12 +4,15 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"time"
+
+	"github.com/samara-p2p/samara/pkg/piece"
 )
 
 // gblob is one blob that this host gives.
 type gblob struct {
 	id        Blob
 	n         int
+	geo       piece.Geometry
 	have      set
 	superseed bool
 	growing   bool
@@ -65,7 +68,7 @@ func (g *Giver) blobUp(ev BlobUp) bool {
 		}
 		b.byID, b.peers = map[Peer]*gpeer{}, nil
 	}
-	b.superseed, b.growing = ev.Superseed, ev.Growing
+	b.geo, b.superseed, b.growing = ev.Geometry, ev.Superseed, ev.Growing
 	b.have, b.fresh, b.freshN = setOf(n, ev.Have), newSet(n), 0
 	for i := b.have.next(0); i >= 0; i = b.have.next(i + 1) {
 		b.refresh(i)

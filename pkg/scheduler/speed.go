@@ -20,9 +20,11 @@ const (
 	speedMaxHold = time.Minute
 )
 
-func (s *speed) tick(now time.Duration) {
+// tick looks at what came in, at most once in least: within less too few pieces
+// come to tell.
+func (s *speed) tick(now, least time.Duration) {
 	dt := now - s.at
-	if dt < speedWindow {
+	if dt < max(speedWindow, least) {
 		return
 	}
 	s.now += 0.5 * (float64(s.bytes)/dt.Seconds() - s.now)

@@ -32,7 +32,10 @@ func Scenarios() []Scenario {
 		{"seeder-4x", "16 hosts, the seeder's link is 400 Mbit/s", Config{Hosts: 16, SeederLink: Symmetric(400)}},
 		{"seeder-4x-32", "32 hosts, as above", Config{Hosts: 32, SeederLink: Symmetric(400)}},
 		{"seeder-quarter", "8 hosts, the seeder's link is 25 Mbit/s", Config{Hosts: 8, SeederLink: Symmetric(25)}},
-		{"quarter-slow", "16 hosts, every fourth at 25 Mbit/s", Config{Hosts: 16, Links: everyFourth(25)}},
+		{"quarter-slow", "16 hosts, every fourth at 25 Mbit/s", Config{Hosts: 16, Links: everyFourth(100, 25)}},
+		{"quarter-slow-25m", "16 hosts of 25 Mbit/s, every fourth at a quarter of that", slowLinks(25, Config{Hosts: 16, Links: everyFourth(25, 6.25)})},
+		{"burst-32-10m", "32 hosts of 10 Mbit/s", slowLinks(10, Config{Hosts: 32})},
+		{"burst-32-5m", "32 hosts of 5 Mbit/s, 96 MiB", slowLinks(5, Config{Hosts: 32, Blobs: []int64{96 * MiB}})},
 		{"asymmetric", "8 hosts of 100 down, 20 up, the seeder at 1 Gbit/s", Config{Hosts: 8, SeederLink: Symmetric(1000),
 			Link: Link{Up: 20 * Mbit, Down: 100 * Mbit}}},
 		{"fast", "8 hosts at 10 Gbit/s, 2 GiB", Config{Hosts: 8, Link: Symmetric(10000), Blobs: []int64{2 << 30}, Quantum: 100 * time.Microsecond}},
@@ -89,13 +92,20 @@ func Short() Scenario {
 	return Scenario{"scale-short", "1,000 hosts, 64 MiB", Config{Seed: 1, Hosts: 1000, Blobs: []int64{64 * MiB}}}
 }
 
-func everyFourth(mbit float64) func(int) Link {
+func everyFourth(fast, slow float64) func(int) Link {
 	return func(h int) Link {
 		if h%4 == 3 {
-			return Symmetric(mbit)
+			return Symmetric(slow)
 		}
-		return Symmetric(100)
+		return Symmetric(fast)
 	}
+}
+
+// slowLinks gives c links of so many Mbit/s each, and an upstream with ten times
+// as much: a reader that waits too long goes there, which no run should see.
+func slowLinks(mbit float64, c Config) Config {
+	c.Link, c.Upstream, c.Quantum = Symmetric(mbit), 10*mbit*Mbit, 5*time.Millisecond
+	return c
 }
 
 func every(d time.Duration) func(int) time.Duration {

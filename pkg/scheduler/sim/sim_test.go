@@ -32,12 +32,12 @@ var targets = map[string]limits{
 	"cold-slow":          {ratio: 1.02, seeder: 1.02, upstream: 1.001, firstByte: time.Second},
 	"seeder-4x":          {ratio: 1.04, seeder: 1.1},
 	"seeder-quarter":     {ratio: 1.02, seeder: 1.03},
-	"quarter-slow":       {fast: 1.12, seeder: 1.2},
+	"quarter-slow":       {fast: 1.12, seeder: 1.15},
 	"asymmetric":         {ratio: 1.4},
 	"fast":               {ratio: 1.15, seeder: 1.02},
 	"mixed":              {ratio: 1.1, seeder: 1.1},
 	"zones":              {ratio: 1.1, seeder: 1.02, cross: 1.05},
-	"staggered":          {alone: 1.1, seeder: 1.05},
+	"staggered":          {alone: 1.13, seeder: 1.05},
 	"one-holder":         {ratio: 1.06, firstByte: 800 * time.Millisecond},
 	"two-holders":        {ratio: 1.06},
 	"warm-1":             {ratio: 1.06, seeder: 0.7},
@@ -54,10 +54,28 @@ var targets = map[string]limits{
 	"no-hint":            {ratio: 1.1, seeder: 1.05},
 }
 
+// labTargets are what scenarios of slow links must keep with everything that real
+// ones cost (LabWire): there TCP takes 4.4% by itself. A reader that waited too
+// long would show at the upstream.
+var labTargets = map[string]limits{
+	"burst-32-10m":     {ratio: 1.15, seeder: 1.05, upstream: none, firstByte: 5 * time.Second},
+	"burst-32-5m":      {ratio: 1.28, seeder: 1.15, upstream: 0.015, firstByte: 8 * time.Second},
+	"quarter-slow":     {fast: 1.2, seeder: 1.05},
+	"quarter-slow-25m": {fast: 1.2, seeder: 1.05, upstream: none},
+}
+
+// none is less than a byte of any image.
+const none = 1e-12
+
 // small leaves out what takes more than a second.
 var small = false
 
-func TestScenarios(t *testing.T) {
+func TestScenarios(t *testing.T) { hold(t, IdealWire, targets) }
+
+func TestScenariosOfSlowLinks(t *testing.T) { hold(t, LabWire, labTargets) }
+
+// hold runs the scenarios that have targets.
+func hold(t *testing.T, wire Wire, targets map[string]limits) {
 	for _, s := range Scenarios() {
 		want, held := targets[s.Name]
 		if !held || (small || testing.Short()) && s.Hosts > 8 {
@@ -65,7 +83,7 @@ func TestScenarios(t *testing.T) {
 		}
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			s.Wire = IdealWire
+			s.Wire = wire
 			r := Run(s.Config)
 			over := func(what string, got, limit float64) {
 				if limit > 0 && got > limit {
@@ -101,9 +119,11 @@ func TestTargetsAreOfScenarios(t *testing.T) {
 		}
 		names[s.Name] = true
 	}
-	for name := range targets {
-		if !names[name] {
-			t.Errorf("no scenario is called %s", name)
+	for _, held := range []map[string]limits{targets, labTargets} {
+		for name := range held {
+			if !names[name] {
+				t.Errorf("no scenario is called %s", name)
+			}
 		}
 	}
 }
