@@ -35,6 +35,9 @@ func (d *Daemon) openContent(context.Context) (err error) {
 	if d.Tags, err = registry.OpenTags(filepath.Join(c.Data, "tags")); err != nil {
 		return err
 	}
+	if d.ReferrerTags, err = registry.OpenTags(filepath.Join(c.Data, "referrers")); err != nil {
+		return err
+	}
 	d.Catalog = registry.NewCatalog(maxCatalog)
 	names := make([]string, 0, len(c.Upstreams))
 	for _, u := range c.Upstreams {

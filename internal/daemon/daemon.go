@@ -55,9 +55,11 @@ type Daemon struct {
 	Engine   *fetch.Engine
 	Node     *p2p.Node
 	Tags     *registry.Tags
-	Catalog  *registry.Catalog
-	Resolver *registry.Resolver
-	PSK      pnet.PSK
+	// ReferrerTags remember lists of referrers as Tags do tags.
+	ReferrerTags *registry.Tags
+	Catalog      *registry.Catalog
+	Resolver     *registry.Resolver
+	PSK          pnet.PSK
 
 	p       Params
 	key     crypto.PrivKey
