@@ -28,6 +28,9 @@ type Options struct {
 	// one of ours.
 	Upstream string
 	IsLocal  func(registry.Name) bool
+	// Named tells whether a manifest of a proxied repository names a blob, which
+	// can then be mounted from there. May be nil.
+	Named func(n registry.Name, d digest.Digest) bool
 	// Pushed is told of content that a repository has from now on: of a blob
 	// (Parsed is nil), or of a manifest. May be nil.
 	Pushed func(n registry.Name, m registry.Manifest, p *registry.Parsed)
@@ -76,6 +79,9 @@ func Open(o Options) (*Registry, error) {
 	}
 	if o.Pushed == nil {
 		o.Pushed = func(registry.Name, registry.Manifest, *registry.Parsed) {}
+	}
+	if o.Named == nil {
+		o.Named = func(registry.Name, digest.Digest) bool { return false }
 	}
 	if o.UploadExpiry <= 0 {
 		o.UploadExpiry = defaultExpiry

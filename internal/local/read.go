@@ -138,5 +138,5 @@ func (r *Registry) mountable(n registry.Name, d digest.Digest, from registry.Nam
 	case r.o.IsLocal(from):
 		return has(from.Repository)
 	}
-	return slices.Contains(in.Meta.Sources, from.String())
+	return slices.Contains(in.Meta.Sources, from.String()) || r.o.Named(from, d)
 }

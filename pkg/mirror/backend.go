@@ -31,6 +31,7 @@ const (
 type backend struct {
 	engine     engine
 	meta       *metadata.Cache
+	refs       *metadata.Referrers
 	catalog    *registry.Catalog
 	log        *zap.Logger
 	noPrefetch bool
@@ -52,26 +53,30 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 	log := d.Log.Named("mirror")
 	direct := &metadata.Source{Name: "upstream", Client: d.Upstream}
 	peers := &metadata.Source{Name: "peers", Peers: peersOf(d)}
-	return &backend{
-		engine: d.Engine, catalog: d.Catalog, log: log, noPrefetch: c.NoPrefetch,
-		meta: metadata.New(metadata.Options{
-			Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
-			Sources: func(up string) []*metadata.Source {
-				list := s.sources(up)
-				if _, ok := d.Upstream.URL(up); ok {
-					list = append(list, direct)
-				}
-				return append(list, peers)
-			},
-			Ages:   func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
-			Permit: d.Upstream.Permit,
-			Decide: manifestTimeout, Recheck: recheckTimeout, Patience: patience, Last: lastPatience, Brisk: true,
-			Log: log, Registerer: d.Metrics, Namespace: "peerd",
-		}),
+	o := metadata.Options{
+		Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
+		Sources: func(up string) []*metadata.Source {
+			list := s.sources(up)
+			if _, ok := d.Upstream.URL(up); ok {
+				list = append(list, direct)
+			}
+			return append(list, peers)
+		},
+		Ages:   func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
+		Permit: d.Upstream.Permit,
+		Decide: manifestTimeout, Recheck: recheckTimeout, Patience: patience, Last: lastPatience, Brisk: true,
+		Log: log, Registerer: d.Metrics, Namespace: "peerd",
 	}
+	b := &backend{engine: d.Engine, catalog: d.Catalog, log: log, noPrefetch: c.NoPrefetch, meta: metadata.New(o)}
+	o.Tags = d.ReferrerTags
+	b.refs = metadata.NewReferrers(o)
+	return b
 }
 
-func (b *backend) close() { b.meta.Close() }
+func (b *backend) close() {
+	b.refs.Close()
+	b.meta.Close()
+}
 
 // joining is how long after its start a peerd may still be on its way into the
 // swarm.
@@ -155,6 +160,15 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 		b.log.Info("cannot help with a blob", zap.Stringer("repository", r.Name), zap.Stringer("digest", r.Digest), zap.Error(err))
 	}
 	return registry.Blob{}, registry.BlobUnknown(r.Digest, err)
+}
+
+// Referrers implements registry.ReferrerLister.
+func (b *backend) Referrers(ctx context.Context, r registry.Request, _ string) ([]registry.Descriptor, error) {
+	list, err := b.refs.List(ctx, r)
+	if err != nil {
+		return nil, registry.ManifestUnknown(r.Name, r.Reference, err)
+	}
+	return list, nil
 }
 
 // Tags implements registry.Backend.

@@ -42,6 +42,6 @@ func Run(ctx context.Context, c config.Peerd, version string) error {
 	defer b.close()
 	return d.Serve(ctx, registry.NewHandler(b, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
-		NotFoundOnly: true, DecisionTimeout: blobTimeout, Account: d.Account,
+		NotFoundOnly: true, DecisionTimeout: blobTimeout, Account: d.Account, Referrers: b,
 	}))
 }

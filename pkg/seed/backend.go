@@ -33,6 +33,10 @@ type backend struct {
 	refs   *metadata.Referrers
 	tags   *registry.Tags
 	log    *zap.Logger
+
+	// proves asks the upstream whether it has the content that a request names
+	// by digest.
+	proves func(ctx context.Context, r registry.Request) error
 }
 
 func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
@@ -46,6 +50,15 @@ func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
 		Log: d.Log.Named("seed"), Registerer: d.Metrics, Namespace: "seeder",
 	}
 	b := &backend{engine: d.Engine, tags: d.Tags, log: d.Log.Named("seed"), meta: metadata.New(o)}
+	b.proves = func(ctx context.Context, r registry.Request) error {
+		ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+		defer cancel()
+		_, err := d.Upstream.BlobSize(ctx, r.Name.Upstream, r.Name.Repository, r.Digest)
+		if upstream.KindOf(err) == upstream.NotFound {
+			_, err = d.Upstream.Head(ctx, r.Name.Upstream, r.Name.Repository, r.Digest.String())
+		}
+		return err
+	}
 	o.Tags = d.ReferrerTags
 	b.refs = metadata.NewReferrers(o)
 	return b

@@ -2,17 +2,21 @@ package seed
 
 import (
 	"context"
-	"net/http"
 	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store"
 )
 
 // repositories answers for all names: the local ones, and those upstream.
 type repositories struct {
+	store *store.Store
 	up    *backend
 	local *local.Registry // nil: there are none
 	names *registry.Resolver
@@ -20,7 +24,7 @@ type repositories struct {
 
 // openRepositories opens the local repositories, if the configuration has any.
 func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*repositories, error) {
-	b := &repositories{up: up, names: d.Resolver}
+	b := &repositories{store: d.Store, up: up, names: d.Resolver}
 	if len(c.LocalRepositories) == 0 {
 		return b, nil
 	}
@@ -32,6 +36,10 @@ func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*reposito
 	b.local, err = local.Open(local.Options{
 		Dir: filepath.Join(c.Data, "registry"), Store: d.Store, UploadExpiry: c.UploadExpiry,
 		Upstream: registry.CanonicalUpstream(set.Names[0]), IsLocal: d.Resolver.IsLocal,
+		Named: func(n registry.Name, dg digest.Digest) bool {
+			k, ok := d.Catalog.Find(dg)
+			return ok && k.Name == n
+		},
 		Pushed: func(n registry.Name, m registry.Manifest, p *registry.Parsed) {
 			if p != nil {
 				_, _ = d.Catalog.Learn(n, m.Digest, m.MediaType, m.Content) // it was parsed before
@@ -51,8 +59,9 @@ func (b *repositories) close() {
 
 // options are those of the handler that depend on what there is.
 func (b *repositories) options(o registry.HandlerOptions) registry.HandlerOptions {
+	o.Referrers = b
 	if b.local != nil {
-		o.Writer, o.Cataloger, o.Referrers = b.local, b.local, b
+		o.Writer, o.Cataloger = b.local, b.local
 	}
 	return o
 }
@@ -67,12 +76,48 @@ func (b *repositories) of(n registry.Name) registry.Backend {
 
 // Manifest implements registry.Backend.
 func (b *repositories) Manifest(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
+	if err := b.prove(ctx, r); err != nil {
+		return nil, asRegistryError(err, registry.ManifestUnknown(r.Name, r.Reference, err))
+	}
 	return b.of(r.Name).Manifest(ctx, r)
 }
 
 // Blob implements registry.Backend.
 func (b *repositories) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
+	if err := b.prove(ctx, r); err != nil {
+		return registry.Blob{}, asRegistryError(err, registry.BlobUnknown(r.Digest, err))
+	}
 	return b.of(r.Name).Blob(ctx, r)
+}
+
+// prove sees to it that nobody reads by the name of a proxied repository what
+// was only ever pushed to local ones: its upstream must have it, too. That is
+// noted with the content, and not asked again.
+func (b *repositories) prove(ctx context.Context, r registry.Request) error {
+	if r.Digest == "" || b.names.IsLocal(r.Name) {
+		return nil
+	}
+	in, err := b.store.Stat(r.Digest)
+	if err != nil || !in.Kept || len(in.Meta.Sources) == 0 || slices.ContainsFunc(in.Meta.Sources, b.proxied) {
+		return nil
+	}
+	if err := b.up.proves(ctx, r); err != nil {
+		return err
+	}
+	blob, err := b.store.Blob(r.Digest)
+	if err != nil {
+		return nil // gone meanwhile: it is fetched
+	}
+	defer blob.Release()
+	m := blob.Meta()
+	m.Sources = append([]string{r.Name.String()}, m.Sources...)
+	return blob.SetMeta(m)
+}
+
+// proxied tells whether a source of content is a proxied repository.
+func (b *repositories) proxied(source string) bool {
+	n, err := registry.ParseName(source)
+	return err == nil && !b.names.IsLocal(n)
 }
 
 // Tags implements registry.Backend.
@@ -85,5 +130,5 @@ func (b *repositories) Referrers(ctx context.Context, r registry.Request, artifa
 	if b.names.IsLocal(r.Name) {
 		return b.local.Referrers(ctx, r, artifactType)
 	}
-	return nil, &registry.Error{Status: http.StatusNotFound, Code: registry.CodeManifestUnknown, Message: "referrers are not listed here"}
+	return b.up.Referrers(ctx, r, artifactType)
 }

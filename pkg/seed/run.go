@@ -64,11 +64,6 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 			in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: registry.CanonicalUpstream(name)})
 		}
 	}
-	if len(c.LocalRepositories) > 0 {
-		for _, name := range c.LocalNames { // without a URL: this seeder has them
-			in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: registry.CanonicalUpstream(name)})
-		}
-	}
 	return in
 }
 

@@ -171,11 +171,12 @@ func TestAnswers(t *testing.T) {
 		{name: "manifest not found", path: manifestPath(unknown.String()), code: 404, says: "MANIFEST_UNKNOWN"},
 		{name: "blob not found", path: blobPath(unknown), code: 404, says: "BLOB_UNKNOWN"},
 		{name: "repository not found", path: "/v2/lab/nope/tags/list", code: 404, says: "NAME_UNKNOWN"},
+		{name: "no referrers", path: "/v2/lab/app/referrers/" + img.Digest.String(), code: 200, says: `"manifests":[]`},
+		{name: "referrers of no digest", path: "/v2/lab/app/referrers/v1", code: 400, says: "DIGEST_INVALID"},
 		{name: "denied", of: "manifests", fault: upstreamtest.Fault{Status: 403}, path: manifestPath("v1"), code: 403, says: "DENIED"},
 		{name: "rate limited", of: "manifests", fault: upstreamtest.Fault{Status: 429, RetryAfter: "60", Times: 1}, path: manifestPath("v1"), code: 429, says: "TOOMANYREQUESTS", retry: "60"},
 		{name: "no tag and no digest", path: manifestPath(".x"), code: 400, says: "MANIFEST_INVALID"},
 		{name: "bad digest", path: "/v2/lab/app/blobs/sha256:12", code: 400, says: "DIGEST_INVALID"},
-		{name: "referrers", path: "/v2/lab/app/referrers/" + img.Digest.String(), code: 404, says: "MANIFEST_UNKNOWN"},
 		{name: "catalogue", path: "/v2/_catalog", code: 404, says: "UNSUPPORTED"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
