@@ -78,3 +78,10 @@ func Listed(ctx context.Context, repository string) bool {
 	}
 	return d.guard.lists(d.id, repository)
 }
+
+// Confined tells whether whoever sent the request may pull some repositories
+// only, so that it matters which one content belongs to.
+func Confined(ctx context.Context) bool {
+	d, ok := ctx.Value(contextKey{}).(decided)
+	return ok && !d.guard.open && (d.id.grants != nil || !d.guard.mayPullAll(d.id))
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
 // Rules are about the repository that is used, however a client spells it; and
@@ -82,6 +83,42 @@ func TestCatalogIsGuarded(t *testing.T) {
 		}
 	}
 	b.get("/v2/secret/a/tags/list", 401)
+}
+
+// A digest is no permission: what was pulled from one repository is not had by
+// the name of another, unless that has it too.
+func TestDigestIsNoPermission(t *testing.T) {
+	const ops = "Authorization: Basic b3BzOnJvb3Q="
+	hash, err := bcrypt.GenerateFromPassword([]byte("root"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(users, []byte("ops:"+string(hash)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, func(c *config.Seeder) {
+		c.Htpasswd = users
+		c.Allow = []string{"anyone pull docker.io/secret/** up.test/public/**", "user:ops pull **"}
+	})
+	secret := b.up.AddImage("secret/app", "v1", 1000)
+	b.up.AddImage("public/app", "v1", 1000)
+	b.get("/v2/secret/app/manifests/v1?ns=up.test", 200, ops)
+	// The upstream of these tests has blobs in common for all repositories.
+	b.up.SetFault(secret.Digest.String(), upstreamtest.Fault{Status: 404})
+	for _, path := range []string{"/v2/public/app/manifests/", "/v2/public/other/manifests/", "/v2/public/app/blobs/"} {
+		b.get(path+secret.Digest.String(), 404)
+		b.get(path+secret.Digest.String(), 200, ops) // who may pull everything has it by any name
+	}
+	b.up.ClearFaults()
+	b.up.AddManifest("public/app", "v2", secret.Descriptor.MediaType, secret.Manifest) // now it is there, too
+	before := b.up.Count("HEAD", "public/app")
+	for range 3 {
+		b.get("/v2/public/app/manifests/"+secret.Digest.String(), 200)
+	}
+	if n := b.up.Count("HEAD", "public/app") - before; n == 0 || n > 2 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
 }
 
 // push puts an empty manifest with the tag v1 into a repository.

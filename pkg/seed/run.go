@@ -28,7 +28,7 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 		return err
 	}
 	defer repos.close()
-	api := registry.NewHandler(repos, guardedOptions(d, repos.options(registry.HandlerOptions{
+	api := registry.NewHandler(newScoped(d, repos), guardedOptions(d, repos.options(registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
 	})))
 	api = refuseLoops(api, d.Node.ID().String())
