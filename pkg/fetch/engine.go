@@ -81,6 +81,9 @@ type Want struct {
 	Digest digest.Digest
 	Size   int64 // bytes; below 0 when unknown
 	Source Source
+	// First is the offset at which the client begins to read: a seeder that has
+	// nothing of the blob begins there, too. A hint; 0 is fine.
+	First int64
 }
 
 // small tells whether the blob is one that is fetched whole.
@@ -149,6 +152,8 @@ const (
 	maxMembers  = 60               // neighbours per swarm (DESIGN section 5)
 	maxNear     = 45               // of them in our own zone
 	hintPeers   = 30               // peers named in the answer to a Join
+	hintFew     = 10               // by a seeder that knows hintAll: to name 30 to 10,000 hosts takes its uplink a second
+	hintAll     = 512
 )
 
 // Engine downloads, holds and gives blobs. Safe for concurrent use.

@@ -297,3 +297,24 @@ func TestHerdIsRarelyAnnounced(t *testing.T) {
 		}
 	})
 }
+
+// A seeder of a large swarm names fewer peers to each.
+func TestLargeSwarmIsHintedAt(t *testing.T) {
+	inBubble(t, func(o *Options) { o.Seeder = true }, func(t *testing.T, b *bubble) {
+		want := b.fill(2 * mib)
+		for i := range hintAll + 2 {
+			p := b.neighbour(i)
+			b.Message(p, p2p.Join{Digest: want.Digest, Size: want.Size, NoRuns: true, WantPeers: hintPeers})
+			n := min(i, hintPeers)
+			if i >= hintAll {
+				n = hintFew
+			}
+			if n == 0 {
+				continue
+			}
+			if m := sentTo[p2p.Peers](b, p); len(m) != 1 || len(m[0].Peers) != n {
+				t.Fatalf("joiner %d was named %+v, want %d peers", i, m, n)
+			}
+		}
+	})
+}

@@ -191,6 +191,9 @@ func (s *swarm) hint(to peer.ID, n int) []peer.AddrInfo {
 		zone = nb.Zone
 	}
 	n = min(n, hintPeers)
+	if len(s.members) >= hintAll {
+		n = min(n, hintFew) // those name others
+	}
 	var near, far []peer.ID
 	for id, m := range s.members {
 		switch {

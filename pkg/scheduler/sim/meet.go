@@ -56,6 +56,9 @@ func (w *world) others(h *host, n int) []*host {
 
 // hint returns up to n neighbours of h, for to.
 func (h *host) hint(to *host, n int) []*host {
+	if len(h.neighbours) >= hintAll {
+		n = min(n, hintFew)
+	}
 	var here []*host
 	for _, m := range h.neighbours {
 		if m.h != to && !m.h.seeder {
@@ -200,6 +203,12 @@ func (h *host) joinTo(n *neighbour) {
 		}
 	})
 }
+
+// A seeder names fewer peers where it knows many, as in pkg/fetch.
+const (
+	hintFew = 10
+	hintAll = 512
+)
 
 // A host with fewer neighbours asks so many of them for others, as in pkg/fetch.
 const (
