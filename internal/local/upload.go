@@ -27,6 +27,8 @@ const (
 	dataName  = "data"  // what was received
 
 	copyBuffer = 256 << 10
+	// writeback is how much is received between calls of startWriteback.
+	writeback = 8 << 20
 )
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
@@ -138,6 +140,7 @@ func (u *upload) copy(f *os.File, body io.Reader) error {
 	bp := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(bp)
 	size := u.Size()
+	told := size
 	for {
 		n, rerr := body.Read(*bp)
 		if p := (*bp)[:n]; n > 0 {
@@ -152,7 +155,10 @@ func (u *upload) copy(f *os.File, body io.Reader) error {
 				u.sum.Write(p)
 				u.hashed += int64(n)
 			}
-			size += int64(n)
+			if size += int64(n); size-told >= writeback {
+				startWriteback(f, told, size-told)
+				told = size
+			}
 			u.mu.Lock()
 			u.size, u.used = size, u.r.o.Now()
 			u.mu.Unlock()
