@@ -88,6 +88,10 @@ bench-small: bench-packages ## what small blobs cost, cold and cached; needs roo
 bench-memory: packages ## resident memory of the daemons at its largest; needs root; BENCHFLAGS='--run idle'
 	@$(GO) run ./test/bench/memory $(BENCHFLAGS)
 
+.PHONY: bench-proxy
+bench-proxy: ## the seeder as a pull-through cache, and what failing upstreams cost; loopback, no root; BENCHFLAGS='--run abort --size 32'
+	@$(GO) run ./test/bench/proxy $(BENCHFLAGS)
+
 .PHONY: bench-data
 bench-data: bench-packages ## processor time per byte in a peerd; needs root, nginx; BENCHFLAGS='--runs 1'
 	@$(GO) run ./test/bench/data $(BENCHFLAGS)

@@ -316,7 +316,7 @@ func (c *Cache) Blob(ctx context.Context, r registry.Request) (fetch.Want, error
 		return fetch.Want{}, err
 	}
 	n := c.origin(r)
-	w := fetch.Want{Digest: r.Digest, Source: source(n)}
+	w := fetch.Want{Digest: r.Digest, Source: source(n), First: r.First}
 	var err error
 	w.Size, err = c.sizeOf(ctx, n, r.Digest)
 	if err == nil {

@@ -23,6 +23,7 @@ type origin struct {
 
 	mu      sync.Mutex
 	claimed *piece.Bitfield // held, or being fetched by one of the streams
+	begin   int             // the piece that is fetched first
 	front   int             // where the stream that goes in order is
 	sides   int             // streams out of order
 	wishes  []wish          // that found no stream free, the oldest first
@@ -38,8 +39,9 @@ type origin struct {
 	hashed int
 }
 
-// startOrigin begins, or resumes, to fetch the blob from its upstream.
-func (s *swarm) startOrigin() {
+// startOrigin begins, or resumes, to fetch the blob from its upstream: from the
+// byte at off on, which a client waits for, then what lies before it.
+func (s *swarm) startOrigin(off int64) {
 	if s.origin != nil || s.settled {
 		return
 	}
@@ -48,6 +50,10 @@ func (s *swarm) startOrigin() {
 		return
 	}
 	o := &origin{s: s, claimed: s.blob.Have(), changed: make(chan struct{}), latest: make(map[int]wish), digest: s.digest.Algorithm().Hash()}
+	if off > 0 && off < s.geom.Size() {
+		o.begin = s.geom.Index(off)
+		o.front = o.begin
+	}
 	o.ctx, o.stop = context.WithCancel(s.ctx)
 	s.origin = o
 	s.wg.Add(1)
@@ -91,10 +97,10 @@ func (o *origin) turn() (more bool, err error) {
 	bounded, mine := false, t.alone()
 	switch {
 	case mine:
-	case first == 0:
+	case first == 0 || first == o.begin:
 		done := t.head()
 		defer done()
-		return true, o.stream(0, 1, true)
+		return true, o.stream(first, first+1, true)
 	case g.Size() <= turnless:
 		return true, o.stream(first, end, true)
 	default:

@@ -32,7 +32,7 @@ func (s *swarm) setWanted(w Want) {
 	s.wanted = true
 	s.prog.start()
 	if s.e.o.Seeder {
-		s.startOrigin()
+		s.startOrigin(w.First)
 		return
 	}
 	s.joinAll()

@@ -157,3 +157,15 @@ func parseContentRange(s string) (first, last int64, err error) {
 	}
 	return first, last, nil
 }
+
+// firstByte is where the first range of a header begins; 0 where that depends
+// on the size, or is no number.
+func firstByte(header string) int64 {
+	_, set, _ := strings.Cut(header, "=")
+	first, _, _ := strings.Cut(set, "-")
+	n, err := strconv.ParseInt(strings.TrimSpace(first), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(0, n)
+}

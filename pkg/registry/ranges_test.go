@@ -131,3 +131,13 @@ func FuzzParseContentRange(f *testing.F) {
 		}
 	})
 }
+
+func TestFirstByte(t *testing.T) {
+	for header, want := range map[string]int64{
+		"": 0, "bytes=100-200": 100, "bytes= 7-": 7, "bytes=-5": 0, "bytes=3-4,1-2": 3, "bytes=x-1": 0, "bytes=99999999999999999999-": 0, "bytes": 0,
+	} {
+		if got := firstByte(header); got != want {
+			t.Errorf("%q: %d, want %d", header, got, want)
+		}
+	}
+}

@@ -249,3 +249,29 @@ func TestChainLoop(t *testing.T) {
 }
 
 const digestOfNothing = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// A range of a blob of which nothing is here is where its fetch begins; the rest
+// follows, and each byte comes once.
+func TestColdRangeComesFirst(t *testing.T) {
+	b := newBench(t, nil)
+	img := b.up.AddImage("lab/app", "v1", 24*mib)
+	d := img.Layers[0]
+	b.get(manifestPath("v1"), 200)
+	r := b.get(blobPath(d), 206, fmt.Sprintf("Range: bytes=%d-%d", 20*mib+5, 21*mib))
+	if string(r.Body) != string(b.up.Blob(d)[20*mib+5:21*mib+1]) {
+		t.Error("wrong bytes")
+	}
+	b.blob(d)
+	var ranges []string
+	for _, q := range b.up.Requests() {
+		if strings.HasSuffix(q.Path, d.String()) {
+			ranges = append(ranges, q.Range)
+		}
+	}
+	if len(ranges) < 2 || !strings.HasPrefix(ranges[0], fmt.Sprintf("bytes=%d-", 20*mib)) {
+		t.Errorf("asked for %q", ranges)
+	}
+	if n := b.up.BytesServed(d); n != 24*mib {
+		t.Errorf("%d bytes left the upstream", n)
+	}
+}
