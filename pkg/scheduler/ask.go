@@ -54,7 +54,7 @@ func (d *Download) serveReaders() {
 			d.hurry(w)
 			continue
 		}
-		if p := d.holderFor(w.block); p != nil {
+		if p := d.holderFor(w.block, d.hurryAt(w) <= d.now); p != nil {
 			d.ask(p, []int{w.block}, true, false)
 			continue
 		}
@@ -98,20 +98,22 @@ func (d *Download) hurryAt(w *want) time.Duration {
 // wakeForReaders sees to it that hurry comes to pass.
 func (d *Download) wakeForReaders() {
 	for _, w := range d.wants {
-		if w.block >= 0 && !d.open.has(w.block) {
+		if w.block >= 0 && (!d.open.has(w.block) || d.hurryAt(w) > d.now) {
 			d.at(d.hurryAt(w))
 		}
 	}
 }
 
-// holderFor returns the best peer to ask for piece i at once, or nil.
-func (d *Download) holderFor(i int) *peer {
+// holderFor returns the best peer to ask for piece i at once, or nil. It is one
+// of this zone, unless it is on us to bring the piece here, or a reader has waited
+// for long: before it is asked of the upstream, which is no nearer.
+func (d *Download) holderFor(i int, late bool) *peer {
 	var best *peer
 	for _, p := range d.up {
 		if p.source() || !p.usable() || !p.have.has(i) || p.out >= d.c.MaxPerPeer || p.wait.until > d.now || p.shun {
 			continue
 		}
-		if !p.near && (d.nearH.has(i) || !d.mayCross(i)) {
+		if !p.near && !late && (d.nearH.has(i) || !d.mayCross(i)) {
 			continue
 		}
 		if best == nil || p.out < best.out || p.out == best.out && p.rank() < best.rank() {
@@ -179,6 +181,10 @@ func (d *Download) maxRequests() int {
 
 const slowPiece = 1500 * time.Millisecond
 
+// crossing is how many requests the hosts of a zone have under way at others, in all:
+// they share one link, and a piece that is one of hundreds on it comes too late.
+const crossing = 16
+
 // fill asks ordinary peers until the requests are used up.
 func (d *Download) fill() {
 	limit, per := d.maxRequests(), d.perPeer()
@@ -191,7 +197,7 @@ func (d *Download) fill() {
 	// What is ours to bring into the zone comes first: all of it waits for us.
 	far := 0
 	if d.zone.shared() {
-		far = max(2, d.c.MaxRequests/4) - d.farRequests()
+		far = max(1, min(d.c.MaxRequests/4, crossing/d.zone.sharers())) - d.farRequests()
 	}
 	for d.openN > 0 && d.peerRequests() < max(limit, 1) {
 		p := d.nextPeer(per, far > 0)

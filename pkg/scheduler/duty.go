@@ -29,6 +29,9 @@ func (d *duty) has(i int) bool { return d.mine[i/d.group] }
 // shared tells whether there is anybody to share with.
 func (d *duty) shared() bool { return len(d.rivals) > 0 }
 
+// sharers counts who shares it, oneself included.
+func (d *duty) sharers() int { return 1 + len(d.rivals) }
+
 func (d *duty) add(key uint64) {
 	if d.self == 0 || key == 0 {
 		return
