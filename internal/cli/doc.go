@@ -1,6 +1,7 @@
 // Package cli is the command line of both daemons: `serve`, `status`,
-// `config print|check`, the seeder's `audit verify`, and `version` (Seeder, Peerd), how they exit (Main),
-// and how a status document looks to a person (Render).
+// `config print|check`, the seeder's `audit verify`, and `version` (Seeder,
+// Peerd), how they exit (Main), and how a status document looks to a person
+// (Render).
 //
 // Not its job: to build a daemon. cmd/seeder and cmd/peerd hand in the
 // function that `serve` runs.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/pkg/auth"
 )
 
@@ -23,6 +24,10 @@ type Security struct {
 	TLSKey            string        `name:"tls-key" group:"TLS" help:"PEM file with the key of --tls-cert"`
 	TLSClientCA       string        `name:"tls-client-ca" group:"TLS" help:"PEM file of authorities; a client certificate of theirs makes its common name a user, cert:NAME"`
 	TLSClientRequired bool          `name:"tls-client-required" group:"TLS" help:"let nobody in who shows no certificate of --tls-client-ca, peerds included"`
+	ACMEDomains       []string      `name:"acme-domain" group:"TLS" help:"host name to get certificates for by ACME, instead of --tls-cert; the authority's terms are agreed to, and it has to reach --listen as port 443 of this name; repeatable"`
+	ACMEEmail         string        `name:"acme-email" group:"TLS" help:"address that the authority may write to"`
+	ACMEDirectory     string        `name:"acme-directory" group:"TLS" help:"URL of the authority's ACME directory"`
+	ACMECA            string        `name:"acme-ca" group:"TLS" help:"PEM file of authorities for --acme-directory's own TLS; by itself the system's"`
 	HSTS              time.Duration `name:"hsts" group:"TLS" help:"how long browsers are told to come by TLS only; 0 does not tell them"`
 	TrustedProxies    []string      `name:"trusted-proxy" group:"TLS" help:"IP or network, like 10.0.0.0/8, of a proxy whose Forwarded and X-Forwarded-* headers are believed; repeatable"`
 
@@ -40,7 +45,7 @@ type Security struct {
 func defaultSecurity() Security {
 	return Security{
 		TokenLifetime: 5 * time.Minute, TokenService: auth.DefaultService,
-		HSTS:      365 * 24 * time.Hour,
+		ACMEDirectory: front.LetsEncrypt, HSTS: 365 * 24 * time.Hour,
 		RateBurst: 1000, Uploads: 256, UploadsPerClient: 64,
 		AuditPulls: true, AuditSize: 100 << 20,
 	}

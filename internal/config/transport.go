@@ -2,13 +2,16 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
+	"strings"
 
 	"github.com/samara-p2p/samara/internal/front"
 )
 
 // encrypted tells whether the registry API speaks TLS.
-func (c *Security) encrypted() bool { return c.TLSCert != "" }
+func (c *Security) encrypted() bool { return c.TLSCert != "" || len(c.ACMEDomains) > 0 }
 
 // transportProblems is what is wrong with TLS, proxies, limits and the audit
 // log.
@@ -20,7 +23,7 @@ func (c *Security) transportProblems() []Problem {
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		add("tls-cert", "a certificate without a key, or a key without a certificate", "give both --tls-cert and --tls-key")
 	}
-	for _, f := range []struct{ name, file string }{{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}} {
+	for _, f := range []struct{ name, file string }{{"tls-cert", c.TLSCert}, {"tls-key", c.TLSKey}, {"tls-client-ca", c.TLSClientCA}, {"acme-ca", c.ACMECA}} {
 		if f.file == "" {
 			continue
 		}
@@ -28,8 +31,19 @@ func (c *Security) transportProblems() []Problem {
 			add(f.name, fmt.Sprintf("%s: %v", f.file, bare(err)), "give a PEM file that this user can read")
 		}
 	}
-	if c.TLSClientCA != "" && !c.encrypted() {
-		add("tls-client-ca", "given, and there is no TLS", "give --tls-cert and --tls-key, too")
+	if len(c.ACMEDomains) > 0 && c.TLSCert != "" {
+		add("acme-domain", "given, and --tls-cert, too", "give one of the two")
+	}
+	for _, d := range c.ACMEDomains {
+		if _, err := netip.ParseAddr(d); err == nil || !validHost(d) || !strings.Contains(d, ".") {
+			add("acme-domain", fmt.Sprintf("%q is no host name that an authority could reach", d), "give one like seeder.example.com")
+		}
+	}
+	if u, err := url.Parse(c.ACMEDirectory); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		add("acme-directory", fmt.Sprintf("%q is no https URL without credentials", redact(c.ACMEDirectory)), "give the authority's directory, like "+front.LetsEncrypt)
+	}
+	if c.TLSClientCA != "" && c.TLSCert == "" {
+		add("tls-client-ca", "given, and there is no --tls-cert", "give --tls-cert and --tls-key, too")
 	}
 	if c.TLSClientRequired && c.TLSClientCA == "" {
 		add("tls-client-required", "given, and there is no authority to check certificates with", "give --tls-client-ca FILE")

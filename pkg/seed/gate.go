@@ -62,7 +62,7 @@ func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
 		o.Audit, o.AuditPulls = g.audit.Record, c.AuditPulls
 	}
 	if g.guard, err = auth.New(o); err == nil {
-		err = g.secure(d)
+		err = g.secure(d, c.Data)
 	}
 	if err != nil {
 		g.close()
@@ -72,7 +72,18 @@ func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
 }
 
 // secure makes the daemon speak TLS.
-func (g *gate) secure(d *daemon.Daemon) error {
+func (g *gate) secure(d *daemon.Daemon, data string) error {
+	if len(g.c.ACMEDomains) > 0 {
+		a, err := front.NewACME(front.ACMEOptions{
+			Domains: g.c.ACMEDomains, Email: g.c.ACMEEmail, Directory: g.c.ACMEDirectory, CA: g.c.ACMECA, Dir: filepath.Join(data, "acme"),
+			Log: d.Log.Named("tls"), Registerer: d.Metrics, Namespace: "seeder",
+		})
+		if err != nil {
+			return err
+		}
+		d.Secure(a.Config())
+		return nil
+	}
 	if g.c.TLSCert == "" {
 		return nil
 	}
