@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -55,6 +56,11 @@ func (d *Daemon) Status() status.Status {
 			}
 		}
 		st.Upstreams = append(st.Upstreams, up)
+		if s.Breaker != "closed" {
+			st.Warnings = append(st.Warnings, status.Warning{Code: "upstream-failing",
+				Text:   fmt.Sprintf("upstream %s does not work and is not asked: %s", s.Name, s.LastError),
+				Remedy: "look at the upstream and the way to it; what is held here is served meanwhile, and it is asked again once it answers a probe"})
+		}
 	}
 	if d.p.Status != nil {
 		d.p.Status(&st)

@@ -118,6 +118,9 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("%+v", u)
 		}
 	}
+	if w := b.Status().Warnings; len(w) == 0 || w[0].Code != "upstream-failing" {
+		t.Errorf("warnings %+v", w)
+	}
 	b.up.ClearFaults()
 	b.Until("closed again", func() error {
 		if s := b.Status().Upstreams[0].Breaker; s != "closed" {

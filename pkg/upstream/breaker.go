@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	breakAfter   = 3               // failures in a row
-	breakBackoff = time.Second     // before the first probe; twice as long before each further one
-	breakLimit   = time.Minute     // longest time between probes
-	probeTimeout = 3 * time.Second // from dialling to the header
-	breakSilence = 5 * time.Second // a request given up after so long without an answer counts, too
+	breakAfter   = 3                // failures in a row
+	breakBackoff = time.Second      // before the first probe; twice as long before each further one
+	breakLimit   = 30 * time.Second // longest time between probes
+	probeTimeout = 3 * time.Second  // from dialling to the header
+	breakSilence = 5 * time.Second  // a request given up after so long without an answer counts, too
 )
 
 // breaker keeps requests from a host that does not work, so that nobody waits

@@ -215,6 +215,7 @@ func (c *Client) Update(regs []Registry) error {
 	for key, b := range c.breakers {
 		if breakers[key] == nil {
 			b.stop()
+			c.metrics.breaker.DeleteLabelValues(b.name, b.base.Host)
 		}
 	}
 	c.byName, c.breakers = next, breakers
