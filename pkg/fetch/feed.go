@@ -146,41 +146,51 @@ func (s *swarm) checkFeed() {
 		return
 	}
 	known := s.hashes.known()
-	if known > s.feed.known {
+	if known > s.feed.known || !s.behind(known) {
 		s.feed.known, s.feed.pause = known, feedWait
 		s.armFeed()
 		return
 	}
-	behind := false
+	s.log.Debug("no signed hashes came", zap.Int("known", known))
+	for p := range s.feed.from {
+		if m := s.members[p]; m == nil || !m.seeder {
+			delete(s.feed.from, p)
+			s.feed.vain[p] = true
+		}
+	}
+	if len(s.feed.vain) >= len(s.members) {
+		clear(s.feed.vain) // all were asked: from the start again
+	}
 	for _, m := range s.members {
-		if m.seeder {
-			if nb, ok := s.e.network().Neighbour(m.id); ok {
-				s.sendJoin(nb, false, 0)
-			}
-		} else {
-			behind = behind || m.knows > known
+		if nb, ok := s.e.network().Neighbour(m.id); ok && m.seeder {
+			s.sendJoin(nb, false, 0)
 		}
 	}
-	if behind {
-		for p := range s.feed.from {
-			if m := s.members[p]; m == nil || !m.seeder {
-				delete(s.feed.from, p)
-				s.feed.vain[p] = true
-			}
-		}
-		if s.feeders(true) == 0 && len(s.feed.vain) >= len(s.members) {
-			clear(s.feed.vain) // all were asked: from the start again
-		}
-		s.seekMore()
-	}
-	s.log.Debug("no signed hashes came", zap.Int("known", known), zap.Bool("others have more", behind))
+	s.seekMore()
 	s.feed.pause = min(2*s.feed.pause, feedMost)
 	s.armFeed()
 }
 
+// behind tells whether somebody knows more than so many hashes, or nobody is
+// here to show it but the seeder. That nothing comes where nobody knows more
+// is the upstream's doing.
+func (s *swarm) behind(known int) bool {
+	others := 0
+	for _, m := range s.members {
+		if m.knows > known {
+			return true
+		}
+		if !m.seeder {
+			others++
+		}
+	}
+	return others == 0
+}
+
 // feeds makes m one that signed hashes are passed on to, if there is room for
-// it. Of a final list only the lists of the last moment count: each is sent once.
-func (s *swarm) feeds(m *member) bool {
+// it or it cannot wait for others. Of a final list only the lists of the last
+// moment count: each is sent once.
+func (s *swarm) feeds(m *member, canWait bool) bool {
 	if m.fed && !s.hashes.final() {
 		return true
 	}
@@ -190,7 +200,7 @@ func (s *swarm) feeds(m *member) bool {
 			n++
 		}
 	}
-	if n >= maxFed {
+	if n >= maxFed && canWait {
 		return false
 	}
 	m.fed, m.fedAt = true, now

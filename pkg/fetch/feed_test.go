@@ -185,6 +185,11 @@ func TestHashesArePassedOn(t *testing.T) {
 		runs(sg.run(want, 0, 3, false))
 		late, knows := join(3, p2p.Join{CanWait: true}), join(4, p2p.Join{CanWait: true, Known: 3})
 		b.Message(early, p2p.Runs{Digest: want.Digest, Envelopes: [][]byte{sg.run(want, 3, 2, false)}})
+		sentTo[p2p.Join](b, sg.id)
+		time.Sleep(3 * feedWait)
+		if j := sentTo[p2p.Join](b, sg.id); len(j) != 0 {
+			t.Errorf("nobody knows more, and yet the seeder is told %+v", j)
+		}
 		runs(sg.run(want, 0, 8, true))
 		runs(sg.run(want, 0, 8, true)) // again: no news
 		for p, n := range map[peer.ID]int{early: 2, no: 0, late: 3, knows: 2, sg.id: 0} {

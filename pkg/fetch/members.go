@@ -116,7 +116,7 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	}
 	mem.joined = true
 	s.holds(mem, m.Have, m.Complete)
-	fed := !m.NoRuns && s.feeds(mem) // a lasting wish: what comes later goes to it too
+	fed := !m.NoRuns && s.feeds(mem, m.CanWait) // a lasting wish: what comes later goes to it too
 	mem.fed = fed
 	var have []byte
 	if b := s.blob.Have(); b.Count() > 0 && !s.settled && !s.e.o.Seeder {
@@ -125,9 +125,9 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	known := s.hashes.known()
 	_ = n.Send(from, p2p.State{
 		Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled,
-		Elsewhere: !m.NoRuns && !fed && m.CanWait, Known: known, Swarm: len(s.members),
+		Elsewhere: !m.NoRuns && !fed, Known: known, Swarm: len(s.members),
 	})
-	if !m.NoRuns && (fed || !m.CanWait) && (known > m.Known || s.hashes.final()) {
+	if fed && (known > m.Known || s.hashes.final()) {
 		if envs := s.runsFor(); len(envs) > 0 {
 			_ = n.Send(from, p2p.Runs{Digest: s.digest, Envelopes: envs})
 		}
