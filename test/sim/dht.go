@@ -42,7 +42,7 @@ type catalogue struct {
 // dhtLoad is what one host does and holds on average.
 type dhtLoad struct {
 	providers   float64 // that one blob's record names
-	herd        float64 // the same if all holders came at once and saw none
+	herd        float64 // the same if all holders come at once: the seeder tells how many are there
 	records     float64 // held
 	perLookup   float64 // messages of one look-up
 	adds        float64 // ADD_PROVIDER sent an hour
@@ -174,7 +174,10 @@ func (c catalogue) load(seed uint64) dhtLoad {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	holders := float64(c.hosts) * float64(c.each) / float64(c.blobs)
 	var l dhtLoad
-	l.herd = holders
+	l.herd = min(holders, dhtCrowd)
+	if holders > dhtCrowd { // the n-th announces with probability crowd/n
+		l.herd += dhtCrowd * math.Log(holders/dhtCrowd)
+	}
 	// d(providers) / d(holders) = crowd/providers
 	l.providers = min(holders, dhtCrowd)
 	if holders > dhtCrowd {

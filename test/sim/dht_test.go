@@ -82,7 +82,7 @@ func TestLoad(t *testing.T) {
 	if l.records != 4000 || l.providers != 20 {
 		t.Errorf("%.0f records, %.0f providers; want 200 blobs * 20 copies, and 20", l.records, l.providers)
 	}
-	if l = (catalogue{hosts: 5000, blobs: 100, each: 100}).load(1); l.providers > 720 || l.herd != 5000 {
-		t.Errorf("%.0f of %.0f holders announce", l.providers, l.herd)
+	if l = (catalogue{hosts: 5000, blobs: 100, each: 100}).load(1); l.providers > 720 || l.herd > 300 {
+		t.Errorf("%.0f announce, %.0f of a herd", l.providers, l.herd)
 	}
 }
