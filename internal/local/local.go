@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -87,12 +86,11 @@ func Open(o Options) (*Registry, error) {
 		o.UploadExpiry = defaultExpiry
 	}
 	r := &Registry{o: o, log: o.Log, uploads: make(map[string]*upload), done: make(chan struct{})}
-	for _, name := range []string{uploadsName, repositoriesName} {
-		if err := makeDirs(filepath.Join(o.Dir, name)); err != nil {
-			return nil, fmt.Errorf("open local repositories: %w", err)
-		}
+	err := r.openDirs()
+	if err == nil {
+		err = errors.Join(r.loadRepositories(), r.loadUploads())
 	}
-	if err := errors.Join(r.loadRepositories(), r.loadUploads()); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("open local repositories in %s: %w", o.Dir, err)
 	}
 	r.m = newMetrics(r, o.Registerer, o.Namespace)

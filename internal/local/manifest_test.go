@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
+	"github.com/samara-p2p/samara/pkg/store/storetest"
 )
 
 func metaOf(source string) store.Meta { return store.Meta{Sources: []string{source}} }
@@ -338,5 +340,90 @@ func TestLastPull(t *testing.T) {
 	b.do("GET", "/v2/team/app/manifests/v1", nil, 200)
 	if got := at().Sub(before); got < 50*time.Minute {
 		t.Errorf("%v later", got)
+	}
+}
+
+// Links that are lost are made again from what the store keeps. Tags are not
+// to be had from there.
+func TestRebuild(t *testing.T) {
+	b := newBench(t)
+	d, content := b.image("team/app", "v1", "layer")
+	b.image("team/other", "v1", "layer")
+	layer := digest.FromString("layer")
+	b.do("POST", "/v2/team/third/blobs/uploads/?mount="+layer.String(), nil, 201) // without a manifest, nobody knows
+	index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
+		ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, d, len(content))
+	b.do("PUT", "/v2/team/app/manifests/all", index, 201, indexType)
+	refers := imageOf(digest.FromString("{}"), 2, layer, 5, fmt.Sprintf(`,"subject":{"mediaType":"x","digest":%q,"size":7}`, d))
+	b.do("PUT", "/v2/team/app/manifests/sig", refers, 201, imageType)
+	at := b.begin("team/app")
+	b.stop()
+	if err := os.RemoveAll(filepath.Join(b.dir, "registry", repositoriesName)); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	for range 2 {
+		for _, repo := range []string{"team/app", "team/other"} {
+			b.manifest(repo, d.String(), content, ocispec.MediaTypeImageManifest)
+			b.blob(repo, layer, []byte("layer"))
+			b.blob(repo, digest.FromString("{}"), []byte("{}"))
+		}
+		b.manifest("team/app", digest.FromBytes(index).String(), index, ocispec.MediaTypeImageIndex)
+		if a := b.do("GET", "/v2/team/app/referrers/"+d.String(), nil, 200); !strings.Contains(string(a.body), digest.FromBytes(refers).String()) {
+			t.Errorf("%s", a.body)
+		}
+		if a := b.do("GET", "/v2/team/app/tags/list", nil, 200); !strings.Contains(string(a.body), `"tags":[]`) {
+			t.Errorf("%s", a.body)
+		}
+		b.do("GET", blobPath("team/third", layer), nil, 404)
+		b.do("GET", at, nil, 204)
+		b.restart()
+	}
+	if in, err := b.store.Stat(layer); err != nil || !in.Kept {
+		t.Errorf("kept %v, %v", in.Kept, err)
+	}
+}
+
+// Many clients push, mount, delete and list at a time.
+func TestTogether(t *testing.T) {
+	b := newBench(t)
+	layer := storetest.Content(9, 300_000)
+	d := digest.FromBytes(layer)
+	config := digest.FromString("{}")
+	content := imageOf(config, 2, d, len(layer), "")
+	var wg sync.WaitGroup
+	for i := range 12 {
+		repo := fmt.Sprintf("team/app%d", i%4)
+		wg.Go(func() {
+			for _, step := range []struct {
+				method, path string
+				body         []byte
+			}{
+				{"POST", "/v2/" + repo + "/blobs/uploads/?digest=" + d.String(), layer},
+				{"POST", "/v2/" + repo + "/blobs/uploads/?mount=" + config.String(), nil},
+				{"POST", "/v2/" + repo + "/blobs/uploads/?digest=" + config.String(), []byte("{}")},
+				{"PUT", "/v2/" + repo + "/manifests/v1", content},
+				{"GET", "/v2/" + repo + "/manifests/v1", nil},
+				{"GET", "/v2/" + repo + "/tags/list", nil},
+				{"PUT", fmt.Sprintf("/v2/%s/manifests/own%d", repo, i), content},
+				{"DELETE", fmt.Sprintf("/v2/%s/manifests/own%d", repo, i), nil},
+				{"GET", "/v2/_catalog", nil},
+			} {
+				a, err := b.try(step.method, step.path, step.body, imageType)
+				if err != nil || a.StatusCode >= 300 {
+					t.Errorf("%s %s: %v, %s", step.method, step.path, err, a.body)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range 4 {
+		repo := fmt.Sprintf("team/app%d", i)
+		b.manifest(repo, "v1", content, ocispec.MediaTypeImageManifest)
+		b.blob(repo, d, layer)
+		if a := b.do("GET", "/v2/"+repo+"/tags/list", nil, 200); !strings.Contains(string(a.body), `"tags":["v1"]`) {
+			t.Errorf("%s", a.body)
+		}
 	}
 }

@@ -193,6 +193,20 @@ func TestCancelAndExpiry(t *testing.T) {
 	}
 }
 
+// Uploads that nobody ends are bounded in number.
+func TestTooManyUploads(t *testing.T) {
+	b := newBench(t)
+	b.reg.mu.Lock()
+	for i := range maxUploads {
+		b.reg.uploads[fmt.Sprint(i)] = nil
+	}
+	b.reg.mu.Unlock()
+	a := b.do("POST", "/v2/team/app/blobs/uploads/", nil, 429)
+	if a.codes() != "TOOMANYREQUESTS" || a.Header.Get("Retry-After") != "60" {
+		t.Errorf("%v, %s", a.Header, a.body)
+	}
+}
+
 // A wrong digest ends the upload: what was received cannot become right.
 func TestWrongDigestEnds(t *testing.T) {
 	b := newBench(t)

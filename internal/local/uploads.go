@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,6 +17,10 @@ import (
 
 	"github.com/samara-p2p/samara/pkg/registry"
 )
+
+// maxUploads bounds the uploads that have not ended, which cost a directory
+// each.
+const maxUploads = 20_000
 
 // newID makes a random UUID (RFC 9562, version 4).
 func newID() string {
@@ -28,6 +33,13 @@ func newID() string {
 // StartUpload implements registry.Writer. The state is not flushed: who
 // started an upload before power was lost has to start again.
 func (r *Registry) StartUpload(_ context.Context, n registry.Name, alg digest.Algorithm) (registry.Upload, error) {
+	r.mu.Lock()
+	open := len(r.uploads)
+	r.mu.Unlock()
+	if open >= maxUploads {
+		return nil, &registry.Error{Status: http.StatusTooManyRequests, Code: registry.CodeTooManyRequests, RetryAfter: time.Minute,
+			Message: fmt.Sprintf("%d uploads were started and have not ended; end some, or wait until they expire", open)}
+	}
 	u := r.newUpload(newID(), uploadState{Repository: n.Repository, Algorithm: alg, Started: r.o.Now()})
 	u.used = u.Started
 	if err := u.makeFiles(); err != nil {

@@ -18,8 +18,8 @@ import (
 // has nothing of d, and else removed; it must be on the store's file system.
 // The caller has verified that its content is d, and nobody writes to it any
 // more. When Adopt returns, the blob is complete and survives power loss; where
-// it fails, the file or the blob is there. What m says is added to what is known of the blob;
-// one that is complete already comes from where it came from.
+// it fails, the file or the blob is there. What m says is added to what is known of the blob,
+// but one of which it is not known where it came from stays such.
 // Errors: ErrSize (the file is too large for a blob), ErrFull, ErrClosed, a bad
 // digest, or the system's.
 func (s *Store) Adopt(d digest.Digest, path string, m Meta) error {
@@ -127,7 +127,7 @@ func (s *Store) adoptKnown(d digest.Digest, g piece.Geometry, path string, m Met
 	defer b.Release()
 	known := b.Meta()
 	m.MediaType = cmp.Or(known.MediaType, m.MediaType)
-	if b.Complete() {
+	if b.Complete() && len(known.Sources) == 0 {
 		m.Sources = nil
 	}
 	m.Sources = append(slices.Clone(m.Sources), known.Sources...)
