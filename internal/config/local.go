@@ -41,3 +41,19 @@ func (c *Local) localProblems(upstreams []Upstream) []Problem {
 	}
 	return ps
 }
+
+// localWarnings are settings that may be meant but often are not. ruled tells
+// whether there are rules about who may push.
+func (c *Local) localWarnings(ruled bool) []Problem {
+	if len(c.LocalRepositories) == 0 {
+		return nil
+	}
+	var ps []Problem
+	if !ruled {
+		ps = append(ps, Problem{Where: "--local", What: "there are no rules: whoever reaches the port may push, and delete what others pushed", Fix: "say with --allow who may (docs/security.md)"})
+	}
+	if slices.Equal(c.LocalNames, defaultLocal().LocalNames) {
+		ps = append(ps, Problem{Where: "--local-name", What: "not given: hosts cannot pull local repositories through their peerd, which asks for them by this registry's host name", Fix: "give the HOST[:PORT] that stands in front of the images' names"})
+	}
+	return ps
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -11,7 +12,9 @@ func (c *Seeder) problems() []Problem {
 }
 
 // Warnings are settings that may be meant but often are not.
-func (c *Seeder) Warnings() []Problem { return append(c.commonWarnings(), c.Security.warnings()...) }
+func (c *Seeder) Warnings() []Problem {
+	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(len(c.Allow) > 0))
+}
 
 func (c *Peerd) problems() []Problem {
 	var ps []Problem
