@@ -29,7 +29,8 @@ type Security struct {
 	ACMEDirectory     string        `name:"acme-directory" group:"TLS" help:"URL of the authority's ACME directory"`
 	ACMECA            string        `name:"acme-ca" group:"TLS" help:"PEM file of authorities for --acme-directory's own TLS; by itself the system's"`
 	HSTS              time.Duration `name:"hsts" group:"TLS" help:"how long browsers are told to come by TLS only; 0 does not tell them"`
-	TrustedProxies    []string      `name:"trusted-proxy" group:"TLS" help:"IP or network, like 10.0.0.0/8, of a proxy whose Forwarded and X-Forwarded-* headers are believed; repeatable"`
+	TrustedProxies    []string      `name:"trusted-proxy" group:"TLS" help:"IP or network, like 10.0.0.0/8, of a proxy that is believed whom it stands for; repeatable"`
+	ProxyHeader       string        `name:"proxy-header" group:"TLS" help:"which headers --trusted-proxy writes: x-forwarded (X-Forwarded-For, -Proto, -Host) or forwarded (RFC 7239); the others are never believed"`
 
 	RateLimit        int `name:"rate-limit" group:"Limits" help:"requests per second of one client address; 0 is no limit"`
 	RateBurst        int `name:"rate-burst" group:"Limits" help:"requests that a client may save up while it sends none"`
@@ -45,7 +46,7 @@ type Security struct {
 func defaultSecurity() Security {
 	return Security{
 		TokenLifetime: 5 * time.Minute, TokenService: auth.DefaultService,
-		ACMEDirectory: front.LetsEncrypt, HSTS: 365 * 24 * time.Hour,
+		ACMEDirectory: front.LetsEncrypt, ProxyHeader: front.ForwardedHeaders[0], HSTS: 365 * 24 * time.Hour,
 		RateBurst: 1000, Uploads: 256, UploadsPerClient: 64,
 		AuditPulls: true, AuditSize: 100 << 20,
 	}

@@ -59,6 +59,7 @@ func TestCheckSecurity(t *testing.T) {
 		{"ACME and files", []string{"--acme-domain", "seeder.test", "--tls-cert", users, "--tls-key", users}, "give one of the two"},
 		{"required of whom", []string{"--tls-client-required"}, "there is no authority"},
 		{"proxy", []string{"--trusted-proxy", "proxy.test"}, `--trusted-proxy: "proxy.test" is neither an IP nor a network`},
+		{"proxy's header", []string{"--proxy-header", "x-real-ip"}, `--proxy-header: "x-real-ip" is not understood; give x-forwarded or forwarded`},
 		{"negative", []string{"--max-uploads", "-1", "--hsts", "-1s"}, "--max-uploads: -1 is negative"},
 		{"small", []string{"--audit-size", "1KiB"}, "--audit-size: 1KiB is less than 1MiB"},
 		{"realm with a password", append(rule, "--token-realm", "https://u:secret@auth.test/"), "REDACTED@auth.test"},

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/samara-p2p/samara/internal/front"
@@ -48,7 +49,9 @@ func (c *Security) transportProblems() []Problem {
 	if c.TLSClientRequired && c.TLSClientCA == "" {
 		add("tls-client-required", "given, and there is no authority to check certificates with", "give --tls-client-ca FILE")
 	}
-	if _, err := front.ParseProxies(c.TrustedProxies); err != nil {
+	if !slices.Contains(front.ForwardedHeaders, c.ProxyHeader) {
+		add("proxy-header", fmt.Sprintf("%q is not understood", c.ProxyHeader), "give "+strings.Join(front.ForwardedHeaders, " or "))
+	} else if _, err := front.ParseProxies(c.TrustedProxies, c.ProxyHeader); err != nil {
 		add("trusted-proxy", err.Error(), "give an IP or a network, like 10.0.0.0/8")
 	}
 	if c.HSTS < 0 {

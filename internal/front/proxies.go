@@ -9,28 +9,39 @@ import (
 )
 
 // Proxies are networks whose word on clients is taken.
-type Proxies []netip.Prefix
+type Proxies struct {
+	nets []netip.Prefix
+	// standard takes Forwarded (RFC 7239), else X-Forwarded-*. Never both: a
+	// proxy that writes one passes on what a client writes into the other.
+	standard bool
+}
 
-// ParseProxies reads addresses and CIDR networks.
-func ParseProxies(list []string) (Proxies, error) {
-	var ps Proxies
+// ForwardedHeaders are what ParseProxies takes for header.
+var ForwardedHeaders = []string{"x-forwarded", "forwarded"}
+
+// ParseProxies reads addresses and CIDR networks, and which headers they write.
+func ParseProxies(list []string, header string) (Proxies, error) {
+	ps := Proxies{standard: header == "forwarded"}
+	if !slices.Contains(ForwardedHeaders, header) {
+		return ps, fmt.Errorf("%q is none of %s", header, strings.Join(ForwardedHeaders, ", "))
+	}
 	for _, s := range list {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			a, aerr := netip.ParseAddr(s)
 			if aerr != nil {
-				return nil, fmt.Errorf("%q is neither an IP nor a network like 10.0.0.0/8", s)
+				return ps, fmt.Errorf("%q is neither an IP nor a network like 10.0.0.0/8", s)
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
-		ps = append(ps, p.Masked())
+		ps.nets = append(ps.nets, p.Masked())
 	}
 	return ps, nil
 }
 
 func (ps Proxies) trust(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
+	return slices.ContainsFunc(ps.nets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // forwardedHeaders are what proxies say.
@@ -70,12 +81,12 @@ type hop struct {
 	proto, host string
 }
 
-// hop reads the standard header, or else the older ones. From the right, each
+// hop reads the header that they write. From the right, each
 // trusted proxy names who stood before it; whatever is left of the first that
 // is not trusted was written by the client.
 func (ps Proxies) hop(h http.Header) hop {
-	if values := h.Values("Forwarded"); len(values) > 0 {
-		return ps.forwarded(splitList(values))
+	if ps.standard {
+		return ps.forwarded(splitList(h.Values("Forwarded")))
 	}
 	var c hop
 	for _, s := range slices.Backward(splitList(h.Values("X-Forwarded-For"))) {

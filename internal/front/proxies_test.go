@@ -11,7 +11,7 @@ import (
 
 func proxies(t testing.TB, list ...string) Proxies {
 	t.Helper()
-	ps, err := ParseProxies(list)
+	ps, err := ParseProxies(list, ForwardedHeaders[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +19,8 @@ func proxies(t testing.TB, list ...string) Proxies {
 }
 
 func TestProxies(t *testing.T) {
-	ps := proxies(t, "10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48")
+	old := proxies(t, "10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48")
+	standard := Proxies{nets: old.nets, standard: true}
 	for _, c := range []struct {
 		name    string
 		from    string
@@ -42,7 +43,8 @@ func TestProxies(t *testing.T) {
 		{"standard, a lie first", "10.0.0.1:99", []string{`Forwarded: for=1.1.1.1;proto=https;host=evil, for=198.51.100.1`}, "198.51.100.1:0 http seeder:5000"},
 		{"standard, IPv6", "10.0.0.1:99", []string{`Forwarded: For="[2001:db8:2::1]:4711"; PROTO=HTTPS, for=10.0.0.9`}, "[2001:db8:2::1]:0 https seeder:5000"},
 		{"standard, hidden", "10.0.0.1:99", []string{`Forwarded: for=1.1.1.1, for=_hidden;proto=https`}, "10.0.0.1:99 http seeder:5000"},
-		{"standard goes first", "10.0.0.1:99", []string{"Forwarded: for=198.51.100.1", "X-Forwarded-For: 1.1.1.1"}, "198.51.100.1:0 http seeder:5000"},
+		{"standard, and a lie in the others", "10.0.0.1:99", []string{"Forwarded: for=198.51.100.1", "X-Forwarded-For: 1.1.1.1", "X-Forwarded-Host: evil"}, "198.51.100.1:0 http seeder:5000"},
+		{"a lie in the standard", "10.0.0.1:99", []string{"X-Forwarded-For: 198.51.100.1", "Forwarded: for=1.1.1.1;host=evil"}, "198.51.100.1:0 http seeder:5000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
@@ -50,6 +52,10 @@ func TestProxies(t *testing.T) {
 			for _, line := range c.headers {
 				k, v, _ := strings.Cut(line, ": ")
 				r.Header.Add(k, v)
+			}
+			ps := old
+			if strings.HasPrefix(c.name, "standard") {
+				ps = standard
 			}
 			var got *http.Request
 			ps.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r })).ServeHTTP(httptest.NewRecorder(), r)
@@ -63,8 +69,11 @@ func TestProxies(t *testing.T) {
 			}
 		})
 	}
-	if _, err := ParseProxies([]string{"10.0.0.0/33"}); err == nil {
+	if _, err := ParseProxies([]string{"10.0.0.0/33"}, "forwarded"); err == nil {
 		t.Error("10.0.0.0/33 is a network")
+	}
+	if _, err := ParseProxies(nil, "x-real-ip"); err == nil {
+		t.Error("x-real-ip is understood")
 	}
 }
 
@@ -72,9 +81,10 @@ func FuzzForwarded(f *testing.F) {
 	f.Add(`for=1.1.1.1;proto=https, for="[::1]:5";host=x`, "1.1.1.1, 2.2.2.2", "a", "b")
 	ps := proxies(f, "10.0.0.0/8")
 	f.Fuzz(func(t *testing.T, forwarded, xff, proto, host string) {
-		for _, h := range []http.Header{{"Forwarded": {forwarded}}, {"X-Forwarded-For": {xff}, "X-Forwarded-Proto": {proto}, "X-Forwarded-Host": {host}}} {
+		for i, h := range []http.Header{{"Forwarded": {forwarded}}, {"X-Forwarded-For": {xff}, "X-Forwarded-Proto": {proto}, "X-Forwarded-Host": {host}}} {
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			r.RemoteAddr, r.Header = "10.0.0.1:1", h
+			ps.standard = i == 0
 			ps.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				if r.URL.Scheme != "http" && r.URL.Scheme != "https" || !validHost(r.Host) {
 					t.Fatalf("%q %q", r.URL.Scheme, r.Host)

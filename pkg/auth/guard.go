@@ -236,13 +236,16 @@ func (g *Guard) mayPullAll(id *Identity) bool {
 
 // may tells whether an identity may do something with a repository.
 func (g *Guard) may(id *Identity, a Actions, canonical string) bool {
-	switch {
-	case g.open:
-		return true
-	case id.grants != nil:
-		return id.grants.repositories[canonical].has(a)
+	return g.open || g.allowed(id, canonical).has(a)
+}
+
+// allowed is what an identity may do with a repository: what its token is for,
+// or else what rules say.
+func (g *Guard) allowed(id *Identity, canonical string) Actions {
+	if id.grants != nil {
+		return id.grants.repositories[canonical]
 	}
-	return g.o.Rules.allow(id, a, canonical)
+	return g.o.Rules.allowed(id, canonical)
 }
 
 // view is the catalog as an identity sees it; nil for none.

@@ -245,16 +245,24 @@ func TestAccessClaim(t *testing.T) {
 		}
 		writeFile(t, pemFile, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
 	}
+	for _, realm := range []string{"https://auth.test/token", ""} {
+		testAccessClaim(t, realm, key, pemFile, writePublic)
+	}
+}
+
+func testAccessClaim(t *testing.T, realm string, key *ecdsa.PrivateKey, pemFile string, writePublic func(crypto.PublicKey)) {
 	writePublic(key.Public())
 	s := newSite(t, func(o *Options) {
-		o.Realm = "https://auth.test/token"
+		o.Realm = realm
 		o.Issuers = issuersFile(t, "- name: gitlab\n  issuer: gitlab-issuer\n  pem: "+pemFile+"\n  audience: samara-seeder\n  algorithms: ES256\n  access: true\n  repositories: [up.test/team/**]\n")
-	}, "group:admins pull+push+catalog **")
-	h, _ := s.do("GET", "/v2/team/app/tags/list", "", 401)
-	if want := `Bearer realm="https://auth.test/token",service="samara-seeder",scope="repository:team/app:pull"`; h.Get("WWW-Authenticate") != want {
-		t.Error(h.Get("WWW-Authenticate"))
+	}, "group:admins pull+push+catalog **", "authenticated pull **") // which do not count
+	if realm != "" {
+		h, _ := s.do("GET", "/v2/team/app/tags/list", "", 401)
+		if want := `Bearer realm="` + realm + `",service="samara-seeder",scope="repository:team/app:pull"`; h.Get("WWW-Authenticate") != want {
+			t.Error(h.Get("WWW-Authenticate"))
+		}
+		s.do("GET", TokenPath, "", 404)
 	}
-	s.do("GET", TokenPath, "", 404)
 	now := s.clock.now()
 	claims := claimsOf("gitlab-issuer", now, map[string]any{"aud": "samara-seeder", "access": []map[string]any{
 		{"type": "repository", "name": "team/app", "actions": []string{"pull", "push"}},
@@ -262,7 +270,15 @@ func TestAccessClaim(t *testing.T) {
 		{"type": "repository", "name": "secret/app", "actions": []string{"*"}},
 		{"type": "registry", "name": "catalog", "actions": []string{"*"}},
 	}})
-	auth := "Bearer " + signed(t, jose.ES256, key, claims)
+	raw := signed(t, jose.ES256, key, claims)
+	if realm == "" { // as a password, it gives no more
+		auth := s.token(basicAuth("x", raw), "repository:team/app:pull", "repository:team/lib:pull,delete", "repository:team/other:pull", "repository:secret/app:pull")
+		s.do("GET", "/v2/team/app/manifests/v1", auth, 404)
+		s.do("DELETE", "/v2/team/lib/manifests/v1", auth, 404)
+		s.do("GET", "/v2/team/other/manifests/v1", auth, 401)
+		s.do("GET", "/v2/secret/app/manifests/v1", auth, 401)
+	}
+	auth := "Bearer " + raw
 	s.do("GET", "/v2/team/app/manifests/v1", auth, 404)
 	s.do("POST", "/v2/team/app/blobs/uploads/", auth, 202)
 	s.do("DELETE", "/v2/team/app/manifests/v1", auth, 401)

@@ -143,13 +143,7 @@ func (r *Rule) match(repository string) bool {
 // value allows nothing.
 type Rules []Rule
 
-// allow tells whether every one of the actions is allowed, maybe each by a
-// rule of its own.
-func (rs Rules) allow(id *Identity, a Actions, repository string) bool {
-	return rs.allowed(id, repository).has(a)
-}
-
-// allowed are the actions on one repository.
+// allowed are the actions on one repository, each by any rule.
 func (rs Rules) allowed(id *Identity, repository string) Actions {
 	var a Actions
 	for i := range rs {

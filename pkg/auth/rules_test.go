@@ -61,7 +61,7 @@ func TestRules(t *testing.T) {
 		{peer, Push, "team/app", false},          // and is no user, whatever its name
 		{peer, Pull, "docker.io/library/nginx", true},
 	} {
-		if got := rs.allow(c.id, c.a, c.repo); got != c.want {
+		if got := rs.allowed(c.id, c.repo).has(c.a); got != c.want {
 			t.Errorf("%s (%s) %s %s: %v", c.id.User, c.id.Method, c.a, c.repo, got)
 		}
 	}

@@ -61,7 +61,7 @@ func (g *Guard) issue(id *Identity, scopes []scope) (token string, granted []acc
 			}
 		default:
 			name := g.o.Canonical(s.name, "")
-			if a := g.o.Rules.allowed(id, name) & s.actions; a != 0 {
+			if a := g.allowed(id, name) & s.actions; a != 0 {
 				c.Access = append(c.Access, access{"repository", name, a.names()})
 			}
 		}

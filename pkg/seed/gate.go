@@ -38,7 +38,7 @@ func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.proxies, err = front.ParseProxies(c.TrustedProxies); err != nil {
+	if g.proxies, err = front.ParseProxies(c.TrustedProxies, c.ProxyHeader); err != nil {
 		return nil, err
 	}
 	g.limits = front.NewLimits(front.LimitOptions{
