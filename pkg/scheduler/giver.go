@@ -277,10 +277,11 @@ func (g *Giver) paceSlots() {
 		g.pace.begin(g.now, rampFrom)
 		g.idle = g.now
 	}
-	g.pace.most = g.c.Slots
+	g.pace.least, g.pace.most = min(leastSlots, g.c.Slots), g.c.Slots
 	for _, b := range g.order {
 		if b.scarce(g.now) {
-			g.pace.most = g.c.SeedSlots
+			g.pace.least, g.pace.most = min(leastSeedSlots, g.c.SeedSlots), g.c.SeedSlots
+			break
 		}
 	}
 	t := g.pace.grow(g.now)
@@ -302,8 +303,11 @@ func (g *Giver) slots(seed bool) int {
 }
 
 const (
-	leastSlots = 4               // of however slow an uplink
-	longUpload = 2 * time.Second // see pace
+	leastSlots = 4 // of however slow an uplink
+	// A seeder's, for some of them may go to a zone behind a slow link: four such
+	// would keep what all others wait for.
+	leastSeedSlots = 8
+	longUpload     = 2 * time.Second // see pace
 )
 
 // full tells whether a has to wait for a slot.

@@ -39,10 +39,11 @@ func (g *Giver) choose(a *ask) ([]int, verdict) {
 	if !b.superseed && !(a.urgent && b.scarce(g.now)) || g.starves(a) {
 		return give, verdictGive
 	}
-	// First copies go out; second ones only to who starves.
+	// First copies go out; second ones only to who starves, and to a reader where
+	// the first one is stuck on its way: all of a herd's readers wait for it.
 	k := 0
 	for _, i := range give {
-		if b.copies[i] == 0 || b.copies[i] == 1 && a.peer.counted.has(i) {
+		if b.copies[i] == 0 || b.copies[i] == 1 && (a.peer.counted.has(i) || a.urgent && g.late(b, i)) {
 			give[k] = i
 			k++
 		}
@@ -52,6 +53,23 @@ func (g *Giver) choose(a *ask) ([]int, verdict) {
 	}
 	return give[:k], verdictGive
 }
+
+// late tells whether piece i is being sent for much longer than pieces usually
+// are, but at most maxLate.
+func (g *Giver) late(b *gblob, i int) bool {
+	after := min(max(minLate, 2*g.sending), maxLate)
+	for _, a := range g.active {
+		if a.blob == b && contains(a.given, i) && g.now-a.started >= after {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	minLate = time.Second
+	maxLate = 3 * time.Second // half of the time after which a reader turns to the upstream
+)
 
 // chooseAny picks for an ask of any of many pieces: those with the fewest
 // known copies, in order where those tie.
