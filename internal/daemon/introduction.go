@@ -38,6 +38,11 @@ type Introduction struct {
 type IntroduceUpstream struct {
 	Name string `json:"name"`
 	URL  string `json:"url"` // "": its repositories are the seeder's own
+	// The seeder's rules for it; its peers keep to them where they ask the
+	// upstream themselves.
+	Allow   []string `json:"allow,omitempty"`
+	Deny    []string `json:"deny,omitempty"`
+	MaxBlob int64    `json:"maxBlob,omitempty"` // bytes, 0 = any
 }
 
 // AddrInfo is the seeder's identity and addresses in libp2p's terms.

@@ -220,7 +220,7 @@ func (s *seeders) apply() {
 				if url == "" { // the seeder's own repositories
 					url = s.list[i].url
 				}
-				t.add(config.Upstream{Name: name, URL: url})
+				t.add(config.Upstream{Name: name, URL: url, Allow: u.Allow, Deny: u.Deny, MaxBlob: config.ByteSize(u.MaxBlob)})
 				via = append(via, upstream.Registry{Name: name, URL: s.list[i].url, NS: u.Name})
 			}
 		}

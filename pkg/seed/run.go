@@ -57,7 +57,8 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 		in.Addrs = append(in.Addrs, a.String())
 	}
 	for _, u := range c.Upstreams {
-		in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: u.Name, URL: u.URL})
+		in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: u.Name, URL: u.URL,
+			Allow: u.Allow, Deny: u.Deny, MaxBlob: int64(u.MaxBlob)})
 	}
 	if len(c.LocalRepositories) > 0 {
 		for _, name := range c.LocalNames { // without a URL: this seeder has them
