@@ -48,6 +48,7 @@ func TestCheck(t *testing.T) {
 		{name: "seeder with path", args: []string{"--seeder", "http://x/v2/"}, want: `has more than a host and a port`},
 		{name: "seeder with credentials", args: []string{"--seeder", "http://bob:hunter2@x"}, want: `"http://REDACTED@x" has credentials in it`},
 		{name: "seeder's port", args: []string{"--seeder", "http://x:70000"}, want: `port 70000 is not within`},
+		{name: "seeder's authority", args: []string{"--seeder-ca", "/none"}, want: "--seeder-ca: /none: no such file"},
 		{name: "seeder id", args: []string{"--seeder-id", "x"}, want: "--seeder-id: \"x\": "},
 		{name: "one pin for two", args: []string{"--seeder", "http://a", "--seeder", "http://b", "--seeder-id", testPeer}, want: `pins one seeder, and several are given`},
 		{name: "upstream's name", args: []string{"--upstream", "a!b=http://x"}, want: `--upstream: "a!b" is not an upstream's name`},

@@ -53,6 +53,7 @@ type Peerd struct {
 	Common
 	Seeders    []string `name:"seeder" group:"Swarm" help:"URL of a seeder's registry API; its peer ID, addresses and upstreams are learned there and kept; repeatable"`
 	SeederID   string   `name:"seeder-id" group:"Swarm" help:"peer ID that the seeder must have; by itself the first one learned from its URL is kept"`
+	SeederCA   string   `name:"seeder-ca" group:"Swarm" help:"PEM file of authorities for a --seeder with https://, besides the system's"`
 	NoPrefetch bool     `name:"no-prefetch" group:"Operation" help:"fetch a layer only when a client asks for it, not as soon as its manifest is known"`
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,6 +26,11 @@ func (c *Peerd) problems() []Problem {
 	for _, s := range c.Seeders {
 		if err := checkURL(s); err != nil {
 			ps = append(ps, Problem{Where: "--seeder", What: err.Error(), Fix: "give the seeder's registry API, like http://10.0.0.1:5000"})
+		}
+	}
+	if c.SeederCA != "" {
+		if _, err := os.ReadFile(c.SeederCA); err != nil {
+			ps = append(ps, Problem{Where: "--seeder-ca", What: fmt.Sprintf("%s: %v", c.SeederCA, bare(err)), Fix: "give a PEM file that this user can read"})
 		}
 	}
 	if c.SeederID != "" {

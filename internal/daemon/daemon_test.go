@@ -250,6 +250,10 @@ func TestCutOff(t *testing.T) {
 
 // Where a seeder's URL leads, and what the error says of it.
 func TestIntroduce(t *testing.T) {
+	client, err := daemon.IntroductionClient("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -257,13 +261,13 @@ func TestIntroduce(t *testing.T) {
 	defer silent.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := daemon.Introduce(ctx, "http://"+silent.Addr().String()); err == nil || errors.Is(err, daemon.ErrNoSeeder) ||
+	if _, err := daemon.Introduce(ctx, client, "http://"+silent.Addr().String()); err == nil || errors.Is(err, daemon.ErrNoSeeder) ||
 		!strings.Contains(err.Error(), "does not answer in time") {
 		t.Errorf("silent: %v", err)
 	}
 	gone := silent.Addr().String()
 	silent.Close()
-	if _, err := daemon.Introduce(t.Context(), "http://"+gone); err == nil || !strings.Contains(err.Error(), gone) || !strings.Contains(err.Error(), "connection refused") {
+	if _, err := daemon.Introduce(t.Context(), client, "http://"+gone); err == nil || !strings.Contains(err.Error(), gone) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("nobody there: %v", err)
 	}
 }

@@ -2,12 +2,15 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -68,16 +71,32 @@ var ErrNoSeeder = errors.New("this is no Samara seeder")
 // introductionTimeout bounds Introduce.
 const introductionTimeout = 5 * time.Second
 
-// introducing keeps no connections: a seeder is asked for its introduction now
-// and then.
-var introducing = &http.Client{Transport: &http.Transport{
-	Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
-}}
+// IntroductionClient is for Introduce. It keeps no connections: a seeder is asked
+// for its introduction now and then. caFile has authorities in PEM that are
+// trusted besides the system's; "" for none.
+func IntroductionClient(caFile string) (*http.Client, error) {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
+	if caFile != "" {
+		content, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, err
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(content) {
+			return nil, fmt.Errorf("%s: holds no certificate in PEM", caFile)
+		}
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	}
+	return &http.Client{Transport: t}, nil
+}
 
 // Introduce fetches a seeder's introduction. Its listen addresses that name no
 // host are completed with the one in the URL by the seeder itself. The error is
 // an ErrNoSeeder where something else answers.
-func Introduce(ctx context.Context, seederURL string) (*Introduction, error) {
+func Introduce(ctx context.Context, client *http.Client, seederURL string) (*Introduction, error) {
 	ctx, cancel := context.WithTimeout(ctx, introductionTimeout)
 	defer cancel()
 	u := strings.TrimSuffix(seederURL, "/") + IntroductionPath
@@ -85,7 +104,7 @@ func Introduce(ctx context.Context, seederURL string) (*Introduction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seeder %s: %w", seederURL, err)
 	}
-	resp, err := introducing.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		var ue *url.Error
 		if errors.As(err, &ue) {

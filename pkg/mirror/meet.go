@@ -123,7 +123,7 @@ func (r refusal) Unwrap() error { return r.error }
 
 // meet asks one seeder who it is, and tells whether that is news.
 func (s *seeders) meet(ctx context.Context, k *seeder) (changed bool) {
-	in, err := daemon.Introduce(ctx, k.url)
+	in, err := daemon.Introduce(ctx, s.client, k.url)
 	if err == nil {
 		err = s.check(k, in)
 	} else if errors.Is(err, daemon.ErrNoSeeder) {

@@ -32,7 +32,8 @@ type seeders struct {
 	loadErr error     // why file could not be read
 	list    []*seeder // as configured; never changes
 
-	parts // set by use
+	parts               // set by use
+	client *http.Client // to ask seeders who they are; set by use
 
 	mu sync.Mutex // guards what changes of each seeder
 }
@@ -97,12 +98,17 @@ func (s *seeders) use(p parts, version string) error {
 		s.log.Warn("what the seeder said to an earlier process cannot be read; it is asked anew",
 			zap.String("file", s.file), zap.Error(s.loadErr))
 	}
+	var err error
+	if s.client, err = daemon.IntroductionClient(s.c.SeederCA); err != nil {
+		return fmt.Errorf("--seeder-ca: %w", err)
+	}
 	for _, k := range s.list {
 		// Its requests are not the upstreams' own: the seeder counts them.
 		o := upstream.Options{
 			MaxConcurrent: 16, ConnectTimeout: 2 * time.Second, HeaderTimeout: manifestTimeout,
 			UserAgent: "samara-peerd/" + version, Log: s.log,
 			NoBreaker: true, // internal/metadata keeps count of silent seeders
+			CAFile:    s.c.SeederCA,
 		}
 		if p.token != nil {
 			o.Keychain = upstream.BearerKeychain(p.token)
@@ -112,7 +118,7 @@ func (s *seeders) use(p parts, version string) error {
 			return err
 		}
 		k.client = c
-		k.source = &metadata.Source{Name: "seeder " + k.url, Client: c, Relay: true, Ping: pinger(k.url)}
+		k.source = &metadata.Source{Name: "seeder " + k.url, Client: c, Relay: true, Ping: pinger(s.client, k.url)}
 	}
 	s.apply()
 	return nil
@@ -127,8 +133,7 @@ func (s *seeders) close() {
 }
 
 // pinger asks for /v2/, which a seeder answers without asking anybody.
-func pinger(url string) func(context.Context) error {
-	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
+func pinger(client *http.Client, url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/v2/", nil)
 		if err != nil {
