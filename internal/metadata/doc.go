@@ -3,6 +3,9 @@
 // daemons answer from one Cache: from the store where that is enough, else from
 // their sources, the best first.
 //
+// What the rules forbid is refused before anything is looked up. What a source
+// does not have is remembered for a while.
+//
 // Tags are believed for a TTL, then checked with a source, and stand in for
 // one that fails until they are too old. What is named by digest never changes
 // and is never asked for twice. Callers of the same question share one answer,

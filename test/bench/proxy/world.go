@@ -64,14 +64,20 @@ func newWorld(ctx context.Context, binary string) (*world, error) {
 
 // freePorts are ports of loopback that nobody listens on.
 func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
+	var open []net.Listener
+	defer func() {
+		for _, ln := range open {
+			_ = ln.Close() // nobody has connected
+		}
+	}()
+	ports := make([]int, n)
+	for i := range ports {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
-		defer ln.Close()
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		open = append(open, ln)
+		ports[i] = ln.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil
 }
