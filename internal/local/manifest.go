@@ -68,7 +68,7 @@ func (r *Registry) check(n registry.Name, p registry.Put, parsed *registry.Parse
 		missing = append(missing, c.Digest)
 	}
 	if len(missing) > 0 {
-		return &registry.Error{Status: http.StatusNotFound, Code: registry.CodeManifestBlobUnknown, Digests: missing,
+		return &registry.Error{Status: http.StatusBadRequest, Code: registry.CodeManifestBlobUnknown, Digests: missing,
 			Message: fmt.Sprintf("the manifest names what %s does not have; push it first", n)}
 	}
 	return nil

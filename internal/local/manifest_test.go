@@ -96,8 +96,8 @@ func TestManifestErrors(t *testing.T) {
 		status                  int
 		code                    string
 	}{
-		{name: "missing blobs", ref: "v1", body: lacking, header: imageType, status: 404, code: "MANIFEST_BLOB_UNKNOWN MANIFEST_BLOB_UNKNOWN"},
-		{name: "missing manifest", ref: "v1", body: `{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"` + one.String() + `","size":3}]}`, header: indexType, status: 404, code: "MANIFEST_BLOB_UNKNOWN"},
+		{name: "missing blobs", ref: "v1", body: lacking, header: imageType, status: 400, code: "MANIFEST_BLOB_UNKNOWN MANIFEST_BLOB_UNKNOWN"},
+		{name: "missing manifest", ref: "v1", body: `{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"` + one.String() + `","size":3}]}`, header: indexType, status: 400, code: "MANIFEST_BLOB_UNKNOWN"},
 		{name: "not JSON", ref: "v1", body: "{", header: imageType, status: 400, code: "MANIFEST_INVALID"},
 		{name: "another type inside", ref: "v1", body: lacking, header: indexType, status: 400, code: "MANIFEST_INVALID"},
 		{name: "no manifest", ref: "v1", body: "{}", header: "Content-Type: application/json", status: 400, code: "MANIFEST_INVALID"},
