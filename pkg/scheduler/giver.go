@@ -332,14 +332,23 @@ func (g *Giver) queue(a *ask) bool {
 	t := a.came + g.c.QueueFor
 	newest := a == g.waiting[len(g.waiting)-1]
 	if t <= g.now || newest && ahead > limit {
+		if a.peer.active >= g.c.PerPeer {
+			// It may ask again at once: else it would miss its turn when what it is
+			// being sent has ended, and a seeder whose peers all do idles.
+			g.busy(a, askAgain, nil)
+			return true
+		}
 		// Longer than the queue takes: most askers find another giver meanwhile.
 		after := 4 * g.sending * time.Duration(len(g.waiting)) / time.Duration(g.slots(false))
-		g.busy(a, min(max(after, 20*time.Millisecond), max(time.Second, g.spread(a.blob))), nil)
+		g.busy(a, min(max(after, askAgain), max(time.Second, g.spread(a.blob))), nil)
 		return true
 	}
 	g.at(t)
 	return false
 }
+
+// askAgain is the shortest time that anybody is sent away for.
+const askAgain = 20 * time.Millisecond
 
 // spread is how long b's peers are to stay away so that they do not come back
 // faster than answers are worth their bytes: a refusal costs half a kilobyte,

@@ -32,7 +32,7 @@ var targets = map[string]limits{
 	"cold-slow":          {ratio: 1.02, seeder: 1.02, upstream: 1.001, firstByte: time.Second},
 	"seeder-4x":          {ratio: 1.04, seeder: 1.1},
 	"seeder-quarter":     {ratio: 1.02, seeder: 1.03},
-	"quarter-slow":       {fast: 1.12, seeder: 1.15},
+	"quarter-slow":       {fast: 1.12, seeder: 1.05},
 	"asymmetric":         {ratio: 1.4},
 	"fast":               {ratio: 1.15, seeder: 1.02},
 	"mixed":              {ratio: 1.1, seeder: 1.1},
@@ -60,8 +60,10 @@ var targets = map[string]limits{
 var labTargets = map[string]limits{
 	"burst-32-10m":     {ratio: 1.15, seeder: 1.05, upstream: none, firstByte: 5 * time.Second},
 	"burst-32-5m":      {ratio: 1.28, seeder: 1.15, upstream: 0.015, firstByte: 8 * time.Second},
+	"burst-16-25m":     {ratio: 1.11, seeder: 1.02, upstream: 0.005},
+	"seeder-4x-25m":    {ratio: 1.09, seeder: 1.02, upstream: 0.01},
 	"quarter-slow":     {fast: 1.2, seeder: 1.05},
-	"quarter-slow-25m": {fast: 1.2, seeder: 1.05, upstream: none},
+	"quarter-slow-25m": {fast: 1.2, seeder: 1.05, upstream: 0.005},
 }
 
 // none is less than a byte of any image.
