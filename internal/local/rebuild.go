@@ -26,25 +26,21 @@ func (r *Registry) openDirs() error {
 	if !lost {
 		return err
 	}
-	// Under another name first, so that what a crash leaves half-way is not
-	// taken for all.
-	real := r.o.Dir
-	r.o.Dir = filepath.Join(real, rebuildName)
-	defer func() { r.o.Dir = real }()
-	if err := os.RemoveAll(r.o.Dir); err != nil {
+	// Somewhere else first, so that what a crash leaves half-way is not taken
+	// for all.
+	half := &Registry{o: r.o, log: r.log}
+	half.o.Dir = filepath.Join(r.o.Dir, rebuildName)
+	made := filepath.Join(half.o.Dir, repositoriesName)
+	if err := errors.Join(os.RemoveAll(half.o.Dir), makeDirs(made)); err != nil {
 		return err
 	}
-	made := filepath.Join(r.o.Dir, repositoriesName)
-	if err := makeDirs(made); err != nil {
-		return err
-	}
-	if err := r.rebuild(); err != nil {
+	if err := half.rebuild(); err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
 	if err := os.Rename(made, repositories); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(r.o.Dir), syncDir(real))
+	return errors.Join(os.RemoveAll(half.o.Dir), syncDir(r.o.Dir))
 }
 
 const rebuildName = "rebuild"
