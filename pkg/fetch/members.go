@@ -382,9 +382,19 @@ func (s *swarm) announce(i int) {
 		return
 	}
 	n := s.e.network()
+	holders := 0
+	for _, m := range s.members {
+		if m.have.Has(i) {
+			holders++
+		}
+	}
+	h := p2p.Have{Digest: s.digest, Pieces: []int{i}, Rare: holders*rareShare <= len(s.members)}
 	for _, m := range s.members {
 		if s.tells(m) && !m.have.Has(i) {
-			_ = n.Send(m.id, p2p.Have{Digest: s.digest, Pieces: []int{i}})
+			_ = n.Send(m.id, h)
 		}
 	}
 }
+
+// rareShare: a piece is rare while no more than one of so many members has it.
+const rareShare = 8

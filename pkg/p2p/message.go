@@ -49,6 +49,7 @@ type Have struct {
 	Digest   digest.Digest
 	Pieces   []int
 	Complete bool // with it, all of them
+	Rare     bool // not sent: few have these pieces, so that it hardly waits for company
 }
 
 // Leave says that the sender takes no part in the blob's swarm (any more).

@@ -239,13 +239,17 @@ func TestOutboxMergesHaves(t *testing.T) {
 	push(Have{Digest: testDigest, Pieces: []int{1}})
 	push(Have{Digest: other, Pieces: []int{9}})
 	push(Have{Digest: testDigest, Pieces: []int{2, 3}})
-	if d := o.hold(time.Second); d != patientHaves*time.Second {
+	if d := o.hold(time.Millisecond, time.Second); d != patientHaves*time.Second {
 		t.Errorf("a few haves are held back for %s", d)
+	}
+	o.hasten()
+	if d := o.hold(time.Millisecond, time.Second); d != time.Millisecond {
+		t.Errorf("rare pieces wait for %s", d)
 	}
 	push(Leave{Digest: testDigest})
 	push(Have{Digest: testDigest, Pieces: []int{4}}) // must not move before the Leave
 	push(Have{Digest: other, Pieces: []int{10}, Complete: true})
-	if d := o.hold(time.Second); d != 0 {
+	if d := o.hold(time.Millisecond, time.Second); d != 0 {
 		t.Errorf("a leave is held back for %s", d)
 	}
 	var got []Message
@@ -334,13 +338,17 @@ func TestOutboxWakesSeldom(t *testing.T) {
 			t.Errorf("have %d: woken %v", i, got)
 		}
 	}
-	if d := o.hold(time.Second); d != time.Second {
+	if d := o.hold(time.Millisecond, time.Second); d != time.Second {
 		t.Errorf("enough haves are held back for %s", d)
 	}
 	if !woken(Leave{Digest: testDigest}) {
 		t.Error("not woken for a leave")
 	}
 	o.take()
+	o.hasten() // too late: it is written
+	if len(o.notify) != 0 {
+		t.Error("woken for nothing")
+	}
 	if !woken(Have{Digest: testDigest, Pieces: []int{1}}) {
 		t.Error("not woken after all was taken")
 	}

@@ -223,7 +223,7 @@ func (s *session) write() {
 		case <-s.out.notify:
 		}
 		for !s.ended() {
-			wait := s.out.hold(s.n.flushEvery()) - time.Since(last)
+			wait := s.out.hold(t.flush, s.n.flushEvery()) - time.Since(last)
 			if wait <= 0 {
 				break
 			}

@@ -210,7 +210,11 @@ func (n *Node) Send(to peer.ID, m Message) error {
 	if ss == nil {
 		return ErrNotNeighbour
 	}
-	return ss.send(fs...)
+	err = ss.send(fs...)
+	if h, ok := m.(Have); ok && h.Rare && err == nil {
+		ss.out.hasten()
+	}
+	return err
 }
 
 // Neighbours lists the peers with an open control stream, in no order.

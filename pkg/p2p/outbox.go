@@ -24,6 +24,7 @@ type outbox struct {
 	bytes  int
 	urgent bool                // something other than a Have waits
 	pieces int                 // that the Haves name
+	rare   bool                // and some of them are rare
 	haves  map[string]*pb.Have // by digest: waiting, and nothing of that blob waits behind it
 	closed bool
 }
@@ -80,17 +81,35 @@ const (
 )
 
 // hold is how long after the last write the next one comes; least is the
-// least time between two writes of nothing but Haves.
-func (o *outbox) hold(least time.Duration) time.Duration {
+// least time between two writes of nothing but Haves, soon that where some of
+// their pieces are rare.
+func (o *outbox) hold(soon, least time.Duration) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
 	case o.urgent:
 		return 0
+	case o.rare:
+		return soon
 	case o.pieces >= enoughHaves:
 		return least
 	}
 	return patientHaves * least
+}
+
+// hasten has the Haves that wait written soon: a piece that few have is what a
+// herd's other hosts wait for.
+func (o *outbox) hasten() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.rare || len(o.queue) == 0 {
+		return
+	}
+	o.rare = true
+	select {
+	case o.notify <- struct{}{}:
+	default:
+	}
 }
 
 // take empties the queue.
@@ -98,7 +117,7 @@ func (o *outbox) take() []*pb.Frame {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	q := o.queue
-	o.queue, o.bytes, o.pieces, o.urgent = nil, 0, 0, false
+	o.queue, o.bytes, o.pieces, o.urgent, o.rare = nil, 0, 0, false, false
 	clear(o.haves)
 	return q
 }

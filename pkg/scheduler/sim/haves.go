@@ -38,6 +38,22 @@ const (
 	patientHaves = 5
 )
 
+// Those of pieces that few neighbours have wait least, as in pkg/fetch.
+const (
+	rareWait  = 10 * time.Millisecond
+	rareShare = 8
+)
+
+func (h *host) rare(b, i int) bool {
+	holders := 0
+	for _, n := range h.neighbours {
+		if n.h.store[b].Has(i) {
+			holders++
+		}
+	}
+	return holders*rareShare <= len(h.neighbours)
+}
+
 // announce has the neighbours told that h has piece i of blob b.
 func (h *host) announce(b, i int) {
 	h.batch[b] = append(h.batch[b], i)
@@ -46,6 +62,8 @@ func (h *host) announce(b, i int) {
 	switch {
 	case h.pending == 1 && h.seeder:
 		wait = h.signEvery()
+	case h.rare(b, i):
+		wait = rareWait
 	case h.pending == 1 && h.w.c.HaveWait == 0:
 		wait *= patientHaves
 	case h.pending != 1 && h.pending != enoughHaves:

@@ -184,7 +184,11 @@ func (h *host) joinTo(n *neighbour) {
 		}
 		elsewhere := wantRuns && !o.feed(n.back)
 		known := o.hashes
-		w.say(o, h, kindJoin, len(w.geo)*sizeState+field, func() { h.hears(n, elsewhere, known) })
+		state := len(w.geo) * sizeState
+		if !o.seeder { // it is asked for any piece, so it need not tell which it holds
+			state += field
+		}
+		w.say(o, h, kindJoin, state, func() { h.hears(n, elsewhere, known) })
 		if knows {
 			o.shows(n.back)
 		}
