@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ type site struct {
 	clock *clock
 	url   string
 	host  string
-	last  *http.Request // that came through
+	last  atomic.Pointer[http.Request] // that came through
 }
 
 func newSite(t *testing.T, change func(*Options), lines ...string) *site {
@@ -65,7 +66,7 @@ func newSite(t *testing.T, change func(*Options), lines ...string) *site {
 	}
 	backend := ggcr.New(ggcr.Logger(zap.NewStdLog(zap.NewNop())))
 	api := s.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.last = r
+		s.last.Store(r)
 		backend.ServeHTTP(w, r)
 	}))
 	tokens := s.guard.TokenHandler()
@@ -260,7 +261,7 @@ func TestTokens(t *testing.T) {
 	s.do("POST", "/v2/team/app/blobs/uploads/", tok, 202)
 	s.do("POST", "/v2/team/other/blobs/uploads/", tok, 401)
 	s.do("GET", "/v2/secret/app/manifests/v1", tok, 401)
-	id, ok := FromContext(s.last.Context())
+	id, ok := FromContext(s.last.Load().Context())
 	if !ok || id.User != "ci" || id.Method != Token {
 		t.Errorf("the handler sees %+v", id)
 	}
@@ -344,7 +345,7 @@ func TestCatalogShowsWhatMayBePulled(t *testing.T) {
 		s.do("GET", "/v2/_catalog", authorization, 200)
 		var list []string
 		for _, r := range []string{"up.test/public/app", "up.test/team/app", "up.test/secret/app"} {
-			if Listed(s.last.Context(), r) {
+			if Listed(s.last.Load().Context(), r) {
 				list = append(list, r)
 			}
 		}
@@ -378,17 +379,17 @@ func TestMountNeedsPullOfItsSource(t *testing.T) {
 		"?digest=sha256:00":                "digest=sha256%3A00",
 	} {
 		s.do("POST", "/v2/team/app/blobs/uploads/"+query, ci, map[bool]int{true: 400, false: 202}[strings.Contains(query, "digest")])
-		if got := s.last.URL.Query().Encode(); got != want {
+		if got := s.last.Load().URL.Query().Encode(); got != want {
 			t.Errorf("%s: the handler sees %q, want %q", query, got, want)
 		}
 	}
 	// With a token the rules do not count, but what it was asked for.
 	s.do("POST", "/v2/team/app/blobs/uploads/?mount=sha256:00&from=team/lib", s.token(ci, "repository:team/app:pull,push"), 202)
-	if s.last.URL.RawQuery != "" {
-		t.Error(s.last.URL.RawQuery)
+	if s.last.Load().URL.RawQuery != "" {
+		t.Error(s.last.Load().URL.RawQuery)
 	}
 	s.do("POST", "/v2/team/app/blobs/uploads/?mount=sha256:00", basicAuth("ops", "root"), 202)
-	if s.last.URL.RawQuery == "" {
+	if s.last.Load().URL.RawQuery == "" {
 		t.Error("who may pull everything may mount from anywhere")
 	}
 }
@@ -426,11 +427,11 @@ func TestOpen(t *testing.T) {
 	s := newSite(t, func(o *Options) { o.Htpasswd = "" })
 	s.do("GET", "/v2/", "", 200)
 	s.do("POST", "/v2/team/app/blobs/uploads/?mount=sha256:00", "Bearer whatever", 202)
-	if s.last.URL.RawQuery == "" {
+	if s.last.Load().URL.RawQuery == "" {
 		t.Error("a mount was taken for an upload")
 	}
 	s.do("GET", TokenPath, "", 404)
-	if !Listed(s.last.Context(), "any") {
+	if !Listed(s.last.Load().Context(), "any") {
 		t.Error("nothing is shown")
 	}
 }

@@ -128,7 +128,10 @@ func parseHtpasswd(content []byte) (users map[string][]byte, cost int, err error
 	if err := s.Err(); err != nil {
 		return nil, 0, err
 	}
-	return users, max(cost, bcrypt.DefaultCost), nil
+	if cost == 0 { // no users
+		cost = bcrypt.DefaultCost
+	}
+	return users, cost, nil
 }
 
 // refresh reads the file again where it has changed.

@@ -286,7 +286,7 @@ func testAccessClaim(t *testing.T, realm string, key *ecdsa.PrivateKey, pemFile 
 	s.do("GET", "/v2/team/other/manifests/v1", auth, 401)
 	s.do("GET", "/v2/secret/app/manifests/v1", auth, 401) // out of the issuer's bounds
 	s.do("GET", "/v2/_catalog", auth, 200)
-	if !Listed(s.last.Context(), "up.test/team/x") || Listed(s.last.Context(), "up.test/secret/app") {
+	if !Listed(s.last.Load().Context(), "up.test/team/x") || Listed(s.last.Load().Context(), "up.test/secret/app") {
 		t.Error("the catalog has other bounds")
 	}
 	wrong, err := rsa.GenerateKey(rand.Reader, 2048)

@@ -209,25 +209,23 @@ func TestClientsWithTLSAndLogins(t *testing.T) {
 	if !strings.HasPrefix(out, "lines 1 to ") {
 		t.Errorf("audit verify: %s", out)
 	}
-	log, err := os.ReadFile(s.audit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		`"user":"robot","auth":"token","client":"127.0.0.1","action":"push","method":"PUT","repository":"local/team/app","reference":"v1","digest":"` + digest.String() + `","outcome":"allowed","status":201`,
-		`"user":"alice","auth":"token","client":"127.0.0.1","action":"push","method":"PUT","repository":"local/team/app","reference":"v1-new","outcome":"denied","status":401`,
-		`"user":"robot","auth":"token","client":"127.0.0.1","action":"delete"`,
-		`"user":"alice","auth":"anonymous","client":"127.0.0.1","action":"login"`,
-	} {
-		if !strings.Contains(string(log), want) {
-			t.Errorf("the audit log has no %s", want)
+	var log []byte
+	daemontest.Until(t, "in the audit log", func() (err error) { // a line comes when its request has been answered
+		log, err = os.ReadFile(s.audit)
+		for _, want := range []string{
+			`"user":"robot","auth":"token","client":"127.0.0.1","action":"push","method":"PUT","repository":"local/team/app","reference":"v1","digest":"` + digest.String() + `","outcome":"allowed","status":201`,
+			`"user":"alice","auth":"token","client":"127.0.0.1","action":"push","method":"PUT","repository":"local/team/app","reference":"v1-new","outcome":"denied","status":401`,
+			`"user":"alice","auth":"anonymous","client":"127.0.0.1","action":"login"`,
+			`"user":"robot","auth":"token","client":"127.0.0.1","action":"delete"`,
+		} {
+			if err == nil && !strings.Contains(string(log), want) {
+				err = fmt.Errorf("no %s in\n%s", want, log)
+			}
 		}
-	}
+		return err
+	})
 	if strings.Contains(string(log), "-secret") {
 		t.Error("a password is in the audit log")
-	}
-	if t.Failed() {
-		t.Logf("%s", log)
 	}
 	if err := os.WriteFile(s.audit+".forged", []byte(strings.Replace(string(log), `"user":"robot"`, `"user":"alice"`, 1)), 0o600); err != nil {
 		t.Fatal(err)
