@@ -29,7 +29,8 @@ func (g *Guard) observe(w http.ResponseWriter, q *request) (http.ResponseWriter,
 }
 
 // record writes a line for what is worth one: each refusal, and each use of
-// content. To look with HEAD is none, and of an upload only its end.
+// content. To look with HEAD is none, and of an upload only its end; nor is the
+// first HEAD of every client, by which it learns that it has to log in.
 func (g *Guard) record(s *statusWriter, q *request) {
 	e := audit.Event{
 		User: q.id.User, Auth: string(q.id.Method), Client: client(q.Request).String(),
@@ -46,6 +47,8 @@ func (g *Guard) record(s *statusWriter, q *request) {
 	}
 	var d *denied
 	switch {
+	case errors.Is(q.err, errNoCredentials) && q.Method == http.MethodHead:
+		return
 	case errors.As(q.err, &d):
 		e.Outcome = d.reason
 		if d.user != "" {

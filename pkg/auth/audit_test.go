@@ -42,6 +42,7 @@ func TestAudit(t *testing.T) {
 		s.do("HEAD", "/v2/team/app/manifests/v1", alice, 404) // nor this
 		s.do("GET", "/v2/secret/app/manifests/v1", alice, 403)
 		s.do("GET", "/v2/secret/app/manifests/v1", "", 401)
+		s.do("HEAD", "/v2/secret/app/manifests/v1", "", 401)
 		s.do("GET", "/v2/", basicAuth("alice", "guess"), 401)
 		s.do("GET", "/v2/", basicAuth("my-own-password", "oops"), 401)
 		s.do("POST", "/v2/team/app/blobs/uploads/", basicAuth("ci", "robot"), 202) // only its end is
