@@ -20,6 +20,7 @@ import (
 const (
 	maxFeeders = 2           // asked, of those that are known to have hashes, and of the others
 	maxFed     = 16          // that a host passes hashes on to
+	shortList  = 64          // pieces up to which it does so to all: no more bytes than the names of 30 peers
 	feedWait   = time.Second // without a new hash, before others are asked, and the seeder again
 	feedMost   = 8 * feedWait
 )
@@ -200,7 +201,7 @@ func (s *swarm) feeds(m *member, canWait bool) bool {
 			n++
 		}
 	}
-	if n >= maxFed && canWait {
+	if n >= maxFed && canWait && s.geom.Count() > shortList {
 		return false
 	}
 	m.fed, m.fedAt = true, now

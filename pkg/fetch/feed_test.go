@@ -204,7 +204,7 @@ func TestHashesArePassedOn(t *testing.T) {
 // they cannot wait.
 func TestHashesAreLeftToOthers(t *testing.T) {
 	inBubble(t, func(o *Options) { o.Seeder = true }, func(t *testing.T, b *bubble) {
-		want := b.fill(2 * mib)
+		want := b.fill(20 * mib)
 		join := func(i int, canWait bool) (p2p.State, int) {
 			p := b.neighbour(i)
 			b.Message(p, p2p.Join{Digest: want.Digest, Size: want.Size, CanWait: canWait})
@@ -222,7 +222,7 @@ func TestHashesAreLeftToOthers(t *testing.T) {
 			if s.Elsewhere == (runs > 0) {
 				t.Errorf("%d runs, and elsewhere is %v", runs, s.Elsewhere)
 			}
-			if s.Known != 8 || s.Swarm != i+1 {
+			if s.Known != 80 || s.Swarm != i+1 {
 				t.Errorf("%d hashes and %d peers known", s.Known, s.Swarm)
 			}
 			fed += runs
@@ -236,6 +236,14 @@ func TestHashesAreLeftToOthers(t *testing.T) {
 		time.Sleep(feedWait)
 		if s, runs := join(101, true); s.Elsewhere || runs != 1 {
 			t.Error("a second later there is no room")
+		}
+		want = b.fill(2 * mib) // a short list
+		b.serving(want.Digest)
+		time.Sleep(time.Second)
+		for i := range 2 * maxFed {
+			if s, runs := join(i, true); s.Elsewhere || runs != 1 {
+				t.Fatalf("a short list was left to others, or sent %d times", runs)
+			}
 		}
 	})
 }

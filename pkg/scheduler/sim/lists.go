@@ -13,9 +13,10 @@ import (
 // neither; and who gets none for feedWait asks the seeder again, which then
 // answers for certain.
 const (
-	feeders  = 2
-	maxFed   = 16
-	feedWait = time.Second
+	feeders   = 2
+	maxFed    = 16
+	shortList = 64 // pieces up to which a list goes to all who ask
+	feedWait  = time.Second
 )
 
 // signEvery is how often a seeder signs what came in.
@@ -73,7 +74,11 @@ func (h *host) feed(n *neighbour) bool {
 			k++
 		}
 	}
-	if k >= maxFed {
+	pieces := 0
+	for _, g := range h.w.geo {
+		pieces += g.Count()
+	}
+	if k >= maxFed && pieces > shortList {
 		return false
 	}
 	n.fed, n.fedAt = true, now
