@@ -103,7 +103,8 @@ func newDataPlane(n *Node) (*dataPlane, error) {
 	conf, _ := id.ConfigForPeer("")
 	conf.NextProtos = []string{"http/1.1"} // h2 costs 1.8 times the CPU
 	conf.DynamicRecordSizingDisabled = true
-	l, err := net.Listen("tcp", c.PiecesListen)
+	lc := unsentListener()
+	l, err := lc.Listen(n.ctx, "tcp", c.PiecesListen)
 	if err != nil {
 		return nil, explainListen("p2p: pieces", c.PiecesListen, err)
 	}
