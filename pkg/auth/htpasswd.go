@@ -22,6 +22,7 @@ import (
 const (
 	maxHtpasswd   = 16 << 20
 	maxPassword   = 512         // bytes of a password that is looked at at all
+	maxCost       = 16          // of bcrypt: seconds
 	lookForChange = time.Second // how often at most the file is looked at
 	maxProved     = 4096
 	provedFor     = time.Minute // a right password is not computed again
@@ -121,6 +122,9 @@ func parseHtpasswd(content []byte) (users map[string][]byte, cost int, err error
 		c, err := bcrypt.Cost([]byte(hash))
 		if err != nil {
 			return nil, 0, fmt.Errorf("line %d: the hash of user %q is not bcrypt; make it with `htpasswd -B`", n, user)
+		}
+		if c > maxCost {
+			return nil, 0, fmt.Errorf("line %d: the hash of user %q has the cost %d, and each login would take minutes; %d is the most", n, user, c, maxCost)
 		}
 		users[user] = []byte(hash)
 		cost = max(cost, c)

@@ -121,11 +121,12 @@ func TestHtpasswdIsReadAgain(t *testing.T) {
 func TestBrokenHtpasswd(t *testing.T) {
 	good := hashOf(t, "x")
 	for content, want := range map[string]string{
-		"alice\n":                        "line 1 is not USER:HASH",
-		"a:" + good + "\n:" + good:       "line 2 is not USER:HASH",
-		"a:" + good + "\na:" + good:      "line 2: user \"a\" is there twice",
-		"a:$apr1$abc$def\n":              "htpasswd -B",
-		"# x\nbob:plain-text-password\n": "line 2: the hash of user \"bob\" is not bcrypt",
+		"alice\n":                   "line 1 is not USER:HASH",
+		"a:" + good + "\n:" + good:  "line 2 is not USER:HASH",
+		"a:" + good + "\na:" + good: "line 2: user \"a\" is there twice",
+		"a:" + strings.Replace(good, "$04$", "$31$", 1): "has the cost 31",
+		"a:$apr1$abc$def\n":                             "htpasswd -B",
+		"# x\nbob:plain-text-password\n":                "line 2: the hash of user \"bob\" is not bcrypt",
 	} {
 		file := filepath.Join(t.TempDir(), "htpasswd")
 		writeFile(t, file, content)
