@@ -41,6 +41,7 @@ func Scenarios() []Scenario {
 		{"asymmetric", "8 hosts of 100 down, 20 up, the seeder at 1 Gbit/s", Config{Hosts: 8, SeederLink: Symmetric(1000),
 			Link: Link{Up: 20 * Mbit, Down: 100 * Mbit}}},
 		{"fast", "8 hosts at 10 Gbit/s, 2 GiB", Config{Hosts: 8, Link: Symmetric(10000), Blobs: []int64{2 << 30}, Quantum: 100 * time.Microsecond}},
+		{"layers", "8 hosts of 50 Mbit/s, nine layers of 512 KiB to 120 MiB", slowLinks(50, Config{Hosts: 8, Blobs: layers()})},
 		{"mixed", "16 hosts, 40 layers of 1 KiB to 150 MiB", Config{Hosts: 16, Blobs: mixed()}},
 		{"three-blobs", "8 hosts, three blobs of 80 MiB at once", Config{Hosts: 8, Blobs: []int64{80 * MiB, 80 * MiB, 80 * MiB}}},
 		{"zones", "two zones of 16, 200 Mbit/s between them", Config{Hosts: 32, Zones: 2, ZoneLink: 200 * Mbit}},
@@ -122,6 +123,11 @@ func poisson(mean time.Duration) func(int) time.Duration {
 		}
 		return time.Duration(t)
 	}
+}
+
+// layers is 256 MiB in nine layers, those of test/bench/swarm.
+func layers() []int64 {
+	return []int64{120 * MiB, 60 * MiB, 32 * MiB, 20 * MiB, 12 * MiB, 6 * MiB, 4 * MiB, 3 * MiB / 2, MiB / 2}
 }
 
 // mixed is an image of 40 layers, their sizes spread evenly in the logarithm.
