@@ -11,7 +11,7 @@ type GiverConfig struct {
 	Seed      uint64
 	Slots     int           // uploads at once: 16, fewer at first and on a slow link (see pace)
 	SeedSlots int           // uploads at once while peers ask for any of the pieces: 20
-	PerPeer   int           // of them to one peer and of one blob: 1
+	PerPeer   int           // of them to one peer and of one blob: 1, and one that a reader waits for
 	SeedQueue int           // asks of any pieces that wait for a slot: 4096; exact ones: half as many as there are slots
 	QueueFor  time.Duration // an ask waits this long for a slot: 1 s
 	ParkFor   time.Duration // and this long for a piece still to come: 1.5 s
@@ -315,7 +315,11 @@ func (g *Giver) full(a *ask) bool {
 	if a.spare && len(g.active) >= g.c.Slots/2 {
 		return true
 	}
-	return len(g.active) >= g.slots(a.any != nil) || a.peer.active >= g.c.PerPeer
+	per := g.c.PerPeer
+	if a.urgent && a.any == nil { // what a reader waits for goes beside what its peer is being sent
+		per++
+	}
+	return len(g.active) >= g.slots(a.any != nil) || a.peer.active >= per
 }
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.

@@ -62,7 +62,7 @@ var labTargets = map[string]limits{
 	"burst-32-5m":      {ratio: 1.28, seeder: 1.15, upstream: 0.015, firstByte: 8 * time.Second},
 	"layers":           {ratio: 1.12, seeder: 1.02, upstream: none},
 	"burst-16-25m":     {ratio: 1.11, seeder: 1.02, upstream: 0.005},
-	"seeder-4x-25m":    {ratio: 1.09, seeder: 1.02, upstream: 0.01},
+	"seeder-4x-25m":    {ratio: 1.09, seeder: 1.02, upstream: 0.001},
 	"quarter-slow":     {fast: 1.2, seeder: 1.05},
 	"quarter-slow-25m": {fast: 1.2, seeder: 1.05, upstream: 0.005},
 }
