@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Actions are what can be done with a repository, as a set.
@@ -74,6 +75,9 @@ type Rule struct {
 //	PATTERN  a canonical repository name; "*" stands for anything within a
 //	         component, "**" for anything
 func ParseRule(s string) (Rule, error) {
+	if !utf8.ValidString(s) {
+		return Rule{}, fmt.Errorf("%q: not UTF-8", s)
+	}
 	words := strings.Fields(s)
 	if len(words) < 3 {
 		return Rule{}, fmt.Errorf("%q: want WHO ACTIONS PATTERN, like \"group:dev pull+push team/**\"", s)
