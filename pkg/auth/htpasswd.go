@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -103,6 +104,9 @@ func (h *htpasswd) read() error {
 	return nil
 }
 
+// bcryptRE is the form of a bcrypt hash: version, cost, salt and sum.
+var bcryptRE = regexp.MustCompile(`^\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
+
 // parseHtpasswd also finds the highest cost.
 func parseHtpasswd(content []byte) (users map[string][]byte, cost int, err error) {
 	users = map[string][]byte{}
@@ -120,7 +124,7 @@ func parseHtpasswd(content []byte) (users map[string][]byte, cost int, err error
 			return nil, 0, fmt.Errorf("line %d: user %q is there twice", n, user)
 		}
 		c, err := bcrypt.Cost([]byte(hash))
-		if err != nil {
+		if err != nil || !bcryptRE.MatchString(hash) { // Cost looks at its own part only
 			return nil, 0, fmt.Errorf("line %d: the hash of user %q is not bcrypt; make it with `htpasswd -B`", n, user)
 		}
 		if c > maxCost {
