@@ -316,10 +316,21 @@ func (g *Giver) full(a *ask) bool {
 		return true
 	}
 	per := g.c.PerPeer
-	if a.urgent && a.any == nil { // what a reader waits for goes beside what its peer is being sent
+	if a.urgent && a.any == nil && !a.underWay() { // what a reader waits for goes beside what its peer is being sent
 		per++
 	}
 	return len(g.active) >= g.slots(a.any != nil) || a.peer.active >= per
+}
+
+// underWay tells whether a's peer is being sent one of its pieces already: by an
+// ask for any, whose choice it did not know when it asked.
+func (a *ask) underWay() bool {
+	for _, i := range a.pieces {
+		if i < a.blob.n && a.peer.flight.has(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // queue lets a wait for a slot, or refuses it; it tells whether it did.
