@@ -23,6 +23,7 @@ type origin struct {
 
 	mu      sync.Mutex
 	claimed *piece.Bitfield // held, or being fetched by one of the streams
+	ahead   *piece.Bitfield // asked for by a stream out of order, which has not got there
 	begin   int             // the piece that is fetched first
 	front   int             // where the stream that goes in order is
 	sides   int             // streams out of order
@@ -49,7 +50,7 @@ func (s *swarm) startOrigin(off int64) {
 		s.fail(fmt.Errorf("fetch %s: no upstream is known for it: %w", s.digest, ErrUnavailable))
 		return
 	}
-	o := &origin{s: s, claimed: s.blob.Have(), changed: make(chan struct{}), latest: make(map[int]wish), digest: s.digest.Algorithm().Hash()}
+	o := &origin{s: s, claimed: s.blob.Have(), ahead: piece.NewBitfield(s.geom.Count()), changed: make(chan struct{}), latest: make(map[int]wish), digest: s.digest.Algorithm().Hash()}
 	if off > 0 && off < s.geom.Size() {
 		o.begin = s.geom.Index(off)
 		o.front = o.begin
@@ -191,17 +192,27 @@ func (o *origin) resume() error {
 func (o *origin) claimFront() (first, end int, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	first = o.claimed.NextMissing(o.front)
+	first = o.nextFree(o.front)
 	if first >= o.claimed.Len() {
-		first = o.claimed.NextMissing(0) // a side stream gave some back
+		first = o.nextFree(0) // a side stream gave some back
 		if first >= o.claimed.Len() {
 			return 0, 0, false
 		}
 	}
-	for end = first; end < o.claimed.Len() && !o.claimed.Has(end); end++ {
+	for end = first; end < o.claimed.Len() && !o.claimed.Has(end) && !o.ahead.Has(end); end++ {
 	}
 	o.front = first
 	return first, end, true
+}
+
+// nextFree is the first piece from i on that nobody has, fetches or is about to
+// fetch; the number of pieces when there is none. A stream that begins just before
+// another one is cut at once, and what is in the sockets by then is lost.
+func (o *origin) nextFree(i int) int {
+	for i = o.claimed.NextMissing(i); i < o.claimed.Len() && o.ahead.Has(i); {
+		i = o.claimed.NextMissing(i + 1)
+	}
+	return i
 }
 
 // claim takes piece i for a stream; false when another has it.

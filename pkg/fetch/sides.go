@@ -68,7 +68,7 @@ func (o *origin) forget(id int) {
 func (o *origin) side(w wish) {
 	g := o.s.geom
 	first, end := max(w.first, 0), min(w.end, g.Count())
-	for first < end && o.claimed.Has(first) {
+	for first < end && (o.claimed.Has(first) || o.ahead.Has(first)) {
 		first++
 	}
 	if first >= end || o.ctx.Err() != nil {
@@ -79,8 +79,11 @@ func (o *origin) side(w wish) {
 	}
 	stop := first
 	limit := first + max(1, int(sideLength/g.PieceSize()))
-	for stop < min(limit, end) && !o.claimed.Has(stop) {
+	for stop < min(limit, end) && !o.claimed.Has(stop) && !o.ahead.Has(stop) {
 		stop++
+	}
+	for i := first; i < stop; i++ {
+		o.ahead.Set(i)
 	}
 	o.sides++
 	o.s.wg.Add(1)
@@ -90,15 +93,19 @@ func (o *origin) side(w wish) {
 		if err != nil {
 			o.s.log.Debug("a stream out of order ended early", zap.Int("first", first), zap.Error(err))
 		}
-		o.sideDone(err)
+		o.sideDone(first, stop, err)
 	}()
 }
 
-// sideDone gives the place of a stream that ended to who waits for one.
-func (o *origin) sideDone(err error) {
+// sideDone gives the place of a stream that ended to who waits for one, and what
+// it left of its pieces, [first, stop), to the stream that goes in order.
+func (o *origin) sideDone(first, stop int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sides--
+	for i := first; i < stop; i++ {
+		o.ahead.Clear(i)
+	}
 	if err != nil {
 		o.lastErr = err
 	}

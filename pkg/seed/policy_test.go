@@ -275,6 +275,6 @@ func TestColdRangeComesFirst(t *testing.T) {
 		t.Errorf("asked for %q", ranges)
 	}
 	if n := b.up.BytesServed(d); n != 24*mib {
-		t.Errorf("%d bytes left the upstream", n)
+		t.Errorf("%d bytes left the upstream, asked for %q", n, ranges)
 	}
 }
