@@ -67,7 +67,7 @@ func (g *Giver) late(b *gblob, i int) bool {
 }
 
 const (
-	minLate = time.Second
+	minLate = 2 * time.Second
 	maxLate = 3 * time.Second // half of the time after which a reader turns to the upstream
 )
 
