@@ -181,8 +181,10 @@ func (d *Download) maxRequests() int {
 
 const slowPiece = 1500 * time.Millisecond
 
-// crossing is how many requests the hosts of a zone have under way at others, in all:
-// they share one link, and a piece that is one of hundreds on it comes too late.
+// crossing is how many requests at other zones come before all else, of a zone's
+// hosts together: they share one link, and a piece that is one of hundreds on it comes too late. It
+// is no bound: what is a host's own to bring is asked for with requests that are
+// left. To leave these out costs 5% of the time with two zones of 16.
 const crossing = 16
 
 // fill asks ordinary peers until the requests are used up.
