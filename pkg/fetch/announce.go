@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
+	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/store"
 )
@@ -84,10 +85,6 @@ func (e *Engine) provide(ds ...digest.Digest) {
 	}
 }
 
-// crowd is how many providers a blob needs, as in pkg/p2p: a host that knows of
-// more announces it with probability crowd / so many.
-const crowd = 50
-
 // provide announces the blob at its first verified piece, and again when it is
 // complete: how many others there are decides each time whether that is done.
 // In a herd nobody has seen a provider yet, and all would tell the same 20 hosts
@@ -96,7 +93,7 @@ func (s *swarm) provide() {
 	if s.geom.Size() < SmallBlob {
 		return
 	}
-	if n := max(s.size, len(s.members)); !s.e.o.Seeder && n > crowd && s.lot() >= crowd/float64(n) {
+	if n := max(s.size, len(s.members)); !s.e.o.Seeder && n > p2p.Crowd && s.lot() >= p2p.Crowd/float64(n) {
 		return
 	}
 	s.e.provide(s.digest)

@@ -302,10 +302,10 @@ func TestHerdIsRarelyAnnounced(t *testing.T) {
 			}
 			return len(b.net.provided) - before
 		}
-		if n := count(crowd); n != 1000 {
+		if n := count(p2p.Crowd); n != 1000 {
 			t.Errorf("%d of 1000 announced where few are", n)
 		}
-		if n := count(10 * crowd); n < 60 || n > 150 {
+		if n := count(10 * p2p.Crowd); n < 60 || n > 150 {
 			t.Errorf("%d of 1000 announced where ten times the crowd are", n)
 		}
 	})

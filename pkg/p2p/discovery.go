@@ -19,13 +19,14 @@ import (
 	"go.uber.org/zap"
 )
 
+// Crowd is how many providers a blob needs: a host that knows of more announces it
+// with probability Crowd / so many, since a reply names them all (2.4 MB at
+// 5,000).
+const Crowd = 50
+
 const (
 	dhtPrefix protocol.ID = "/samara" // the DHT's protocol is /samara/kad/1.0.0
 
-	// A blob that crowd peers announce needs no further provider: hosts that
-	// see more announce with probability crowd/seen, since a reply names them
-	// all (2.4 MB at 5,000).
-	crowd = 50
 	// lookWidth is how many providers a look-up counts before it stops.
 	lookWidth    = 512
 	lookTimeout  = 30 * time.Second
@@ -166,7 +167,7 @@ func (r *patientRouter) GetClosestPeers(ctx context.Context, key string) ([]peer
 // Provide announces this node as a provider of the blobs, now and again until
 // Unprovide. It does not wait for the network, and keeps what it could not
 // tell anybody yet. A blob that many announce already is announced with a
-// probability only (see crowd); its records stay few that way.
+// probability only (see Crowd); its records stay few that way.
 func (n *Node) Provide(cids ...cid.Cid) error {
 	d := n.disc
 	d.mu.Lock()
@@ -177,7 +178,7 @@ func (n *Node) Provide(cids ...cid.Cid) error {
 	var hs []multihash.Multihash
 	for _, c := range cids {
 		h := c.Hash()
-		if seen := d.seen[string(h)]; seen >= crowd && n.random() >= crowd/float64(seen) {
+		if seen := d.seen[string(h)]; seen >= Crowd && n.random() >= Crowd/float64(seen) {
 			n.metrics.announced.WithLabelValues("skipped").Inc()
 			continue
 		}

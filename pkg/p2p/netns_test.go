@@ -118,10 +118,10 @@ func TestCrowdedBlobIsRarelyAnnounced(t *testing.T) {
 		}
 		return int(value(n.metrics.announced.WithLabelValues("announced")) - before)
 	}
-	if got := announced(crowd - 1); got != 1000 {
+	if got := announced(Crowd - 1); got != 1000 {
 		t.Errorf("%d of 1000 announced below the crowd", got)
 	}
-	if got := announced(10 * crowd); got < 60 || got > 150 {
+	if got := announced(10 * Crowd); got < 60 || got > 150 {
 		t.Errorf("%d of 1000 announced at ten times the crowd", got)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
+
+	"github.com/samara-p2p/samara/pkg/p2p"
 )
 
 // The DHT's parameters, as pkg/p2p configures go-libp2p-kad-dht.
@@ -17,7 +19,6 @@ const (
 	dhtBeta      = 3  // closest peers that must have answered
 	dhtCycles    = 3  // reprovides an hour: one in 20 min
 	dhtRefreshes = 6  // of the routing table an hour
-	dhtCrowd     = 50 // from so many providers on a host announces with probability crowd/seen
 	dhtAlone     = 2  // keys of a region up to which each is looked up by itself
 	dhtConns     = 128
 )
@@ -174,14 +175,14 @@ func (c catalogue) load(seed uint64) dhtLoad {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	holders := float64(c.hosts) * float64(c.each) / float64(c.blobs)
 	var l dhtLoad
-	l.herd = min(holders, dhtCrowd)
-	if holders > dhtCrowd { // the n-th announces with probability crowd/n
-		l.herd += dhtCrowd * math.Log(holders/dhtCrowd)
+	l.herd = min(holders, p2p.Crowd)
+	if holders > p2p.Crowd { // the n-th announces with probability Crowd/n
+		l.herd += p2p.Crowd * math.Log(holders/p2p.Crowd)
 	}
-	// d(providers) / d(holders) = crowd/providers
-	l.providers = min(holders, dhtCrowd)
-	if holders > dhtCrowd {
-		l.providers = math.Sqrt(dhtCrowd*dhtCrowd + 2*dhtCrowd*(holders-dhtCrowd))
+	// d(providers) / d(holders) = Crowd/providers
+	l.providers = min(holders, p2p.Crowd)
+	if holders > p2p.Crowd {
+		l.providers = math.Sqrt(p2p.Crowd*p2p.Crowd + 2*p2p.Crowd*(holders-p2p.Crowd))
 	}
 	announced := float64(c.each) * l.providers / holders // of one host
 	copies := float64(min(dhtK, c.hosts))
@@ -225,7 +226,7 @@ func (c catalogue) load(seed uint64) dhtLoad {
 
 // dht prints the load of catalogues of 10,000 blobs.
 func dht(out io.Writer, seed uint64) {
-	fmt.Fprintln(out, "DHT, a catalogue of 10,000 blobs of 1 MiB or more, 20 look-ups by each host an hour; averages of a host")
+	fmt.Fprintln(out, "DHT, a catalogue of 10,000 blobs with a key, 20 look-ups by each host an hour; averages of a host")
 	const format = "%7s %6s %12s %9s %9s %10s %10s %10s %10s %9s\n"
 	fmt.Fprintf(out, format, "hosts", "blobs", "providers", "records", "sent/h", "adds/h", "asked/h", "bytes/h", "dials/h", "look-up")
 	for _, c := range []catalogue{
