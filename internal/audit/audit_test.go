@@ -60,6 +60,22 @@ func TestChainGoesOnAfterARestart(t *testing.T) {
 	}
 }
 
+// No client makes a line that breaks the chain, or that the next start would not
+// go on from.
+func TestLongTextsAreCut(t *testing.T) {
+	file := logFile(t)
+	l := open(t, file, 0, 0)
+	long := strings.Repeat("&", maxLine) // six bytes each, in JSON
+	l.Record(Event{User: long, Auth: long, Client: long, Action: long, Method: long, Repository: long, Reference: long, Digest: long, Outcome: long, Note: long})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, 1)
+	if s, err := Verify([]string{file}, Anchor{}); err != nil || s.Last != 2 {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
 // Whatever is done to a file but to its end shows, and where.
 func TestVerifyFindsTheFirstBrokenLine(t *testing.T) {
 	file := logFile(t)

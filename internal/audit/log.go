@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	maxLine   = 64 << 10 // bytes; events have bounded fields
+	maxLine   = 64 << 10 // bytes; what fields of maxField cannot reach, escaped
+	maxField  = 512      // bytes of a text that is kept
 	syncEvery = time.Second
 	hashKey   = `,"hash":"`
 )
@@ -205,7 +206,18 @@ func Older(file string) ([]string, error) {
 	return list, nil
 }
 
-// Record writes a line. Seq, Time and Prev of e are set here.
+// bound keeps what a client sent, be it a method of 60 KiB, from filling the
+// log, and from making a line that neither Verify nor Open would take for one.
+func (e *Event) bound() {
+	for _, s := range []*string{&e.User, &e.Auth, &e.Client, &e.Action, &e.Method, &e.Repository, &e.Reference, &e.Digest, &e.Outcome, &e.Note} {
+		if len(*s) > maxField {
+			*s = (*s)[:maxField] + "…"
+		}
+	}
+}
+
+// Record writes a line, with texts cut where they are too long. Seq, Time and
+// Prev of e are set here.
 func (l *Log) Record(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -227,6 +239,7 @@ func (l *Log) write(e Event) error {
 		return fs.ErrClosed
 	}
 	now := l.o.Now()
+	e.bound()
 	e.Seq, e.Time, e.Prev = l.seq+1, now.UTC(), l.head
 	line, hash, err := seal(e)
 	if err != nil {

@@ -34,12 +34,12 @@ func (g *Guard) observe(w http.ResponseWriter, q *request) (http.ResponseWriter,
 func (g *Guard) record(s *statusWriter, q *request) {
 	e := audit.Event{
 		User: q.id.User, Auth: string(q.id.Method), Client: client(q.Request).String(),
-		Action: "login", Method: q.Method, Repository: short(q.route.Repository), Reference: short(q.route.Reference),
+		Action: "login", Method: q.Method, Repository: q.route.Repository, Reference: q.route.Reference,
 		Digest: s.Header().Get("Docker-Content-Digest"), Outcome: "allowed", Status: s.status,
 	}
 	reads := false
 	for _, n := range q.needs {
-		e.Action, e.Repository = n.actions.String(), short(n.canonical)
+		e.Action, e.Repository = n.actions.String(), n.canonical
 		reads = n.actions == Pull || n.actions == Catalog
 	}
 	if e.Digest == "" && registry.IsDigest(e.Reference) {
@@ -69,21 +69,12 @@ func (g *Guard) recordLogin(r *http.Request, id *Identity, err error, scope stri
 	if g.o.Audit == nil || err == nil && id.Method == Anonymous && !g.o.AuditPulls {
 		return
 	}
-	e := audit.Event{User: id.User, Auth: string(id.Method), Client: client(r).String(), Action: "login", Method: r.Method, Outcome: "allowed", Note: short(scope)}
+	e := audit.Event{User: id.User, Auth: string(id.Method), Client: client(r).String(), Action: "login", Method: r.Method, Outcome: "allowed", Note: scope}
 	var d *denied
 	if errors.As(err, &d) {
 		e.Outcome, e.User = d.reason, d.user
 	}
 	g.o.Audit(e)
-}
-
-// short keeps what a client sent from filling the log.
-func short(s string) string {
-	const limit = 512
-	if len(s) <= limit {
-		return s
-	}
-	return s[:limit] + "…"
 }
 
 // statusWriter remembers the status and hides nothing else of the writer: a
