@@ -188,7 +188,7 @@ func (s *swarm) behind(known int) bool {
 	return others == 0
 }
 
-// feeds makes m one that signed hashes are passed on to, if there is room for
+// feeds tells whether signed hashes are to be passed on to m: if there is room for
 // it or it cannot wait for others. Of a final list only the lists of the last
 // moment count: each is sent once.
 func (s *swarm) feeds(m *member, canWait bool) bool {
@@ -204,7 +204,7 @@ func (s *swarm) feeds(m *member, canWait bool) bool {
 	if n >= maxFed && canWait && s.geom.Count() > shortList {
 		return false
 	}
-	m.fed, m.fedAt = true, now
+	m.fedAt = now
 	return true
 }
 

@@ -116,8 +116,7 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	}
 	mem.joined = true
 	s.holds(mem, m.Have, m.Complete)
-	fed := !m.NoRuns && s.feeds(mem, m.CanWait) // a lasting wish: what comes later goes to it too
-	mem.fed = fed
+	mem.fed = !m.NoRuns && s.feeds(mem, m.CanWait) // a lasting wish: what comes later goes to it too
 	var have []byte
 	if b := s.blob.Have(); b.Count() > 0 && !s.settled && !s.e.o.Seeder {
 		have = b.Bytes()
@@ -125,9 +124,9 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	known := s.hashes.known()
 	_ = n.Send(from, p2p.State{
 		Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled,
-		Elsewhere: !m.NoRuns && !fed, Known: known, Swarm: len(s.members),
+		Elsewhere: !m.NoRuns && !mem.fed, Known: known, Swarm: len(s.members),
 	})
-	if fed && (known > m.Known || s.hashes.final()) {
+	if mem.fed && (known > m.Known || s.hashes.final()) {
 		if envs := s.runsFor(); len(envs) > 0 {
 			_ = n.Send(from, p2p.Runs{Digest: s.digest, Envelopes: envs})
 		}
