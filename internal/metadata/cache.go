@@ -135,13 +135,17 @@ func (c *Cache) begin() bool {
 // Manifest returns the manifest that a request names by tag or digest. The
 // error is an *Error, or the context's, or says that the rules forbid it.
 func (c *Cache) Manifest(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
-	if err := c.o.Permit(r.Name.Upstream, r.Name.Repository, -1); err != nil {
+	n := r.Name
+	if r.Digest != "" {
+		n = c.origin(r)
+	}
+	if err := c.o.Permit(n.Upstream, n.Repository, -1); err != nil {
 		return nil, err
 	}
 	if r.Digest != "" {
-		return c.byDigest(ctx, c.origin(r), r.Digest)
+		return c.byDigest(ctx, n, r.Digest)
 	}
-	return c.byTag(ctx, r.Name, r.Reference)
+	return c.byTag(ctx, n, r.Reference)
 }
 
 // origin is the repository a digest is asked of. Clients that name no upstream
@@ -312,15 +316,15 @@ func (c *Cache) keep(n registry.Name, m *registry.Manifest) *registry.Manifest {
 // Blob describes the blob that a request names: where it comes from and its
 // size, from the store, a manifest or a source. Errors are as Manifest's.
 func (c *Cache) Blob(ctx context.Context, r registry.Request) (fetch.Want, error) {
-	if err := c.o.Permit(r.Name.Upstream, r.Name.Repository, -1); err != nil {
+	n := c.origin(r)
+	if err := c.o.Permit(n.Upstream, n.Repository, -1); err != nil {
 		return fetch.Want{}, err
 	}
-	n := c.origin(r)
 	w := fetch.Want{Digest: r.Digest, Source: source(n), First: r.First}
 	var err error
 	w.Size, err = c.sizeOf(ctx, n, r.Digest)
 	if err == nil {
-		err = c.o.Permit(r.Name.Upstream, r.Name.Repository, w.Size)
+		err = c.o.Permit(n.Upstream, n.Repository, w.Size)
 	}
 	return w, err
 }

@@ -153,6 +153,19 @@ func TestRules(t *testing.T) {
 			}
 		}
 		r.wantRequests(r.direct)
+
+		// A request without an upstream's name means the one that named the digest.
+		forbidden = "other.test/" + repo.Repository
+		m = image("of another upstream")
+		if _, err := r.catalog.Learn(registry.Name{Upstream: "other.test", Repository: repo.Repository}, m.Digest, m.MediaType, m.Content); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.cache.Manifest(r.t.Context(), registry.Request{Name: repo, Digest: m.Digest}); KindOf(err) != upstream.Refused {
+			t.Errorf("manifest named by another upstream: %v", err)
+		}
+		if _, err := r.cache.Blob(r.t.Context(), registry.Request{Name: repo, Digest: digest.FromString("of another upstream")}); KindOf(err) != upstream.Refused {
+			t.Errorf("blob named by another upstream: %v", err)
+		}
 	})
 }
 
