@@ -34,9 +34,6 @@ func (s *Store) Adopt(d digest.Digest, path string, m Meta) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrSize, d, err)
 	}
-	if err := syncPath(path); err != nil {
-		return fmt.Errorf("store: adopt %s: %w", d, err)
-	}
 	free, err := diskFree(s.dir)
 	if err != nil {
 		return err
@@ -94,6 +91,9 @@ func (s *Store) adoptNew(st *state, path string, m Meta, free int64) error {
 // directory is a leftover, after it the blob is there, and late says what went
 // wrong since.
 func (st *state) adoptFile(path string, m Meta) (late, err error) {
+	if err := syncPath(path); err != nil {
+		return nil, err
+	}
 	if err := st.makeDir(); err != nil {
 		return nil, err
 	}
@@ -134,12 +134,11 @@ func (s *Store) adoptKnown(d digest.Digest, g piece.Geometry, path string, m Met
 	if err := b.SetMeta(m); err != nil {
 		return err
 	}
-	if !b.Complete() {
-		if err := b.fillFrom(path); err != nil {
-			return err
-		}
+	err = b.fillFrom(path)
+	if errors.Is(err, ErrCorrupt) { // pieces that were held are wrong, and dropped now
+		err = b.fillFrom(path)
 	}
-	if err := b.Commit(false); err != nil { // flushes one that is only cached
+	if err != nil {
 		return err
 	}
 	if err := b.Keep(true); err != nil {
@@ -151,7 +150,9 @@ func (s *Store) adoptKnown(d digest.Digest, g piece.Geometry, path string, m Met
 	return nil
 }
 
-// fillFrom writes every piece that is not held and verified from the file.
+// fillFrom writes every piece that is not held and verified from the file, and
+// commits. What was held may be of an upstream that sent wrong bytes, which
+// only the digest of the whole tells.
 func (b *Blob) fillFrom(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -173,5 +174,5 @@ func (b *Blob) fillFrom(path string) error {
 			return err
 		}
 	}
-	return nil
+	return b.Commit(true)
 }

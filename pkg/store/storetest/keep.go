@@ -105,6 +105,12 @@ var keepTests = map[string]func(*testing.T, Open){
 		ok(t, s.Adopt(f.digest, upload(t, f), store.Meta{}))
 		h.Release()
 		kept(t, s, f)
+		f, liar := fix(193, 3*ps), fix(194, 3*ps)
+		h = create(t, s, f)
+		write(t, h, liar, 1) // as from an upstream that sends wrong bytes
+		ok(t, s.Adopt(f.digest, upload(t, f), store.Meta{}))
+		h.Release()
+		kept(t, s, f)
 		small := fix(191, 100)
 		ok(t, s.Cache(small.digest, small.content))
 		ok(t, s.Adopt(small.digest, upload(t, small), store.Meta{}))
