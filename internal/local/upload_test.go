@@ -106,6 +106,7 @@ func TestPushErrors(t *testing.T) {
 		{name: "end without a digest", method: "PUT", path: at, status: 400, code: "DIGEST_INVALID"},
 		{name: "method", method: "PUT", path: uploads, status: 405, code: "UNSUPPORTED"},
 		{name: "method of a blob", method: "PUT", path: blobPath("team/app", d), status: 405, code: "UNSUPPORTED"},
+		{name: "end of a method's name", method: "TE", path: blobPath("team/app", d), status: 405, code: "UNSUPPORTED"},
 		{name: "unknown blob", method: "DELETE", path: blobPath("team/app", wrong), status: 404, code: "NAME_UNKNOWN"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,11 +26,11 @@ const (
 
 // write answers what changes a repository, and GET of an upload.
 func (h *handler) write(w *response, r *http.Request, rt Route) error {
-	methods := h.methods(rt)
-	if h.Writer == nil || methods == "" {
-		return h.notAllowed(w, r, "GET, HEAD")
+	methods := writeMethods(rt)
+	if h.Writer == nil || methods == nil {
+		return h.notAllowed(w, r, []string{"GET", "HEAD"})
 	}
-	if !strings.Contains(methods, r.Method) {
+	if !slices.Contains(methods, r.Method) {
 		return h.notAllowed(w, r, methods)
 	}
 	name, named, err := h.Resolver.resolve(rt.Repository, r.URL.Query().Get("ns"))
@@ -68,23 +69,23 @@ func (h *handler) write(w *response, r *http.Request, rt Route) error {
 	return nil
 }
 
-// methods are those by which an endpoint is written; "" where it is not.
-func (h *handler) methods(rt Route) string {
+// writeMethods are the methods of an endpoint that is written; none of others.
+func writeMethods(rt Route) []string {
 	switch {
 	case rt.Endpoint == EndpointUpload && rt.Reference == "":
-		return "POST"
+		return []string{"POST"}
 	case rt.Endpoint == EndpointUpload:
-		return "GET, HEAD, PATCH, PUT, DELETE"
+		return []string{"GET", "HEAD", "PATCH", "PUT", "DELETE"}
 	case rt.Endpoint == EndpointManifest:
-		return "GET, HEAD, PUT, DELETE"
+		return []string{"GET", "HEAD", "PUT", "DELETE"}
 	case rt.Endpoint == EndpointBlob:
-		return "GET, HEAD, DELETE"
+		return []string{"GET", "HEAD", "DELETE"}
 	}
-	return ""
+	return nil
 }
 
-func (h *handler) notAllowed(w *response, r *http.Request, methods string) error {
-	w.Header().Set("Allow", methods)
+func (h *handler) notAllowed(w *response, r *http.Request, methods []string) error {
+	w.Header().Set("Allow", strings.Join(methods, ", "))
 	message := "this registry is read-only"
 	if h.Writer != nil {
 		message = fmt.Sprintf("%s is not a method of this endpoint", methodLabel(r.Method))
