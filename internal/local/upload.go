@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -175,7 +174,7 @@ func (u *upload) copy(f *os.File, body io.Reader) error {
 
 func (u *upload) writeError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return &registry.Error{Status: http.StatusInsufficientStorage, Code: registry.CodeUnavailable, Message: "the registry's disk is full", Err: err}
+		return &registry.Error{Status: http.StatusInsufficientStorage, Code: registry.CodeUnavailable, Message: "the registry's disk is full; ask its operator to free space, then send the rest or start again", Err: err}
 	}
 	return fmt.Errorf("upload to %s: %w", u.Repository, err)
 }
@@ -236,7 +235,7 @@ func (u *upload) verify(d digest.Digest) (bool, error) {
 			return false, fmt.Errorf("upload to %s: %w", u.Repository, err)
 		}
 	}
-	return bytes.Equal(fmt.Appendf(nil, "%x", u.sum.Sum(nil)), []byte(d.Encoded())), nil
+	return digest.NewDigest(u.Algorithm, u.sum) == d, nil
 }
 
 // Cancel implements registry.Upload.
