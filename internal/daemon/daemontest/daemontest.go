@@ -177,6 +177,11 @@ type Response struct {
 	First  time.Duration // until the header
 }
 
+// String leaves out most of the body, which is megabytes in some tests.
+func (r *Response) String() string {
+	return fmt.Sprintf("%d %v, %d bytes %.200q", r.Status, r.Header, len(r.Body), r.Body)
+}
+
 // client keeps no connections, so that none is left when the test ends. It
 // takes no redirect: a client of a registry must not need to.
 var client = &http.Client{
