@@ -103,6 +103,7 @@ func New(o Options) *Cache {
 	}
 	c := &Cache{o: o, log: o.Log, answers: newTagAnswers(o.Registerer, o.Namespace)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.wg.Go(c.prune)
 	return c
 }
 

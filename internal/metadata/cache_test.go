@@ -57,7 +57,14 @@ func (c *content) Keep(d digest.Digest, b []byte, mediaType string, src fetch.So
 	return nil
 }
 
-func (c *content) SizeOf(digest.Digest) (int64, bool) { return 0, false }
+func (c *content) SizeOf(d digest.Digest) (int64, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.held[d]; m != nil {
+		return int64(len(m.Content)), true
+	}
+	return 0, false
+}
 
 func (c *content) drop() {
 	c.mu.Lock()
@@ -267,8 +274,8 @@ func in(t *testing.T, change func(*Options, *rig), f func(r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, change)
+		defer r.cache.Close()
 		f(r)
-		r.cache.Close()
 	})
 }
 

@@ -176,6 +176,19 @@ func TestOIDC(t *testing.T) {
 	s.do("GET", "/v2/acme/app/manifests/v1", "Bearer "+p.token(now, map[string]any{"exp": now.Add(-20 * time.Second).Unix()}), 404) // within the leeway
 }
 
+// A clock that may be behind does not make tokens of now ones of the future.
+func TestLeewayIsForBothEnds(t *testing.T) {
+	p := newProvider(t)
+	s := newSite(t, func(o *Options) {
+		o.Issuers = issuersFile(t, "- {name: gh, issuer: \""+p.srv.URL+"\", audience: samara, leeway: 10m}\n")
+	}, "authenticated pull **")
+	now := s.clock.now()
+	for at, want := range map[time.Duration]int{0: 404, 9 * time.Minute: 404, 11 * time.Minute: 401} {
+		s.do("GET", "/v2/a/manifests/v1", "Bearer "+p.token(now, map[string]any{"nbf": now.Add(at).Unix()}), want)
+		s.do("GET", "/v2/a/manifests/v1", "Bearer "+p.token(now, map[string]any{"exp": now.Add(-at).Add(-time.Second).Unix()}), want)
+	}
+}
+
 // Keys are asked for when a new one shows up, and not each time that somebody
 // makes one up; and a key that was withdrawn is forgotten within the hour.
 func TestIssuersKeys(t *testing.T) {
@@ -313,7 +326,7 @@ func TestEmailHasToBeVerified(t *testing.T) {
 	s := newSite(t, func(o *Options) {
 		o.Issuers = issuersFile(t, "- {name: sso, issuer: \""+p.srv.URL+"\", audience: samara, user: email}\n")
 	}, "user:sso:a@acme.test pull **")
-	for verified, want := range map[any]int{true: 404, false: 401, nil: 404} {
+	for verified, want := range map[any]int{true: 404, false: 401, "true": 404, "false": 401, nil: 404} {
 		s.do("GET", "/v2/a/manifests/v1", "Bearer "+p.token(s.clock.now(), map[string]any{"email_verified": verified}), want)
 	}
 }

@@ -123,15 +123,16 @@ func (t *Tags) List(n Name) []string {
 	return tags
 }
 
-// Prune forgets tags that were last checked before a time and returns how
-// many. Tags are made by every build; without it the cache only grows.
-func (t *Tags) Prune(before time.Time) (int, error) {
+// Prune forgets the tags that keep does not want, and entries that cannot be
+// read, and returns how many. Tags are made by every build; without it the
+// cache only grows.
+func (t *Tags) Prune(keep func(TagEntry) bool) (int, error) {
 	var n int
 	err := t.walk(func(path string, _ Name, tag string) error {
 		if tag == "" {
 			return nil
 		}
-		if e, err := readTag(path); err == nil && !e.Checked.Before(before) {
+		if e, err := readTag(path); err == nil && keep(e) {
 			return nil
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

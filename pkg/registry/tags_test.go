@@ -129,7 +129,8 @@ func TestTagsPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if k, err := tags.Prune(now.AddDate(0, 0, -2)); k != 2 || err != nil {
+	before := now.AddDate(0, 0, -2)
+	if k, err := tags.Prune(func(e TagEntry) bool { return !e.Checked.Before(before) }); k != 2 || err != nil {
 		t.Errorf("pruned %d, %v", k, err)
 	}
 	if got := tags.List(n); !slices.Equal(got, []string{"0", "1", "2"}) {

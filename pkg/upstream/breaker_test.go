@@ -50,12 +50,12 @@ func TestBreakerOpensOnSilence(t *testing.T) {
 		if n := b.up.Count("", "manifests"); n != 1 {
 			t.Errorf("%d requests reached the host, want 1", n)
 		}
-		time.Sleep(2 * time.Second) // the first probe hangs, too
+		b.later(2 * time.Second) // the first probe hangs, too
 		if b.breaker("up") != "probing" {
 			t.Errorf("after 2 s the breaker is %s", b.breaker("up"))
 		}
 		b.up.ClearFaults()
-		time.Sleep(10 * time.Second)
+		b.later(10 * time.Second)
 		if took, err = b.ask(t, "up", "v1"); err != nil || took != 0 || b.breaker("up") != "closed" {
 			t.Errorf("healed: took %v, %v, breaker %s", took, err, b.breaker("up"))
 		}
@@ -73,7 +73,7 @@ func TestBreakerBacksOff(t *testing.T) {
 		}
 		var at []int
 		for time.Since(began) < 250*time.Second {
-			time.Sleep(time.Second)
+			b.later(time.Second)
 			synctest.Wait()
 			_, _ = b.ask(t, "nobody", "v1")
 			b.mu.Lock()
@@ -139,7 +139,7 @@ func TestBreakerSlowIsNotDown(t *testing.T) {
 			_, err := b.ask(t, "up", "slow")
 			wantKind(t, err, Unavailable)
 		})
-		time.Sleep(5 * time.Second)
+		b.later(5 * time.Second)
 		if _, err := b.ask(t, "up", "v1"); err != nil {
 			t.Error(err)
 		}
@@ -182,7 +182,7 @@ func TestBreakerProbation(t *testing.T) {
 				if time.Since(began) > time.Minute {
 					t.Fatal("it stays open")
 				}
-				time.Sleep(100 * time.Millisecond)
+				b.later(100 * time.Millisecond)
 			}
 			return time.Since(began).Round(time.Second)
 		}
@@ -228,7 +228,7 @@ func TestBreakerOfAHost(t *testing.T) {
 		b.mu.Lock()
 		before := b.dials["nobody.test:80"]
 		b.mu.Unlock()
-		time.Sleep(time.Minute)
+		b.later(time.Minute)
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if n := b.dials["nobody.test:80"]; n != before {
