@@ -102,22 +102,30 @@ func writeLink(path string, v any) error {
 	if err := makeDirs(dir); err != nil {
 		return err
 	}
-	var err error
-	if v == nil {
+	content, err := encodeLink(v)
+	switch {
+	case err != nil:
+	case v == nil:
 		var f *os.File
 		if f, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY, filePerm); err == nil {
 			err = f.Close()
 		}
-	} else {
-		var content []byte
-		if content, err = json.Marshal(v); err == nil {
-			err = renameio.WriteFile(path, append(content, '\n'), filePerm, renameio.WithTempDir(dir))
-		}
+	default:
+		err = renameio.WriteFile(path, content, filePerm, renameio.WithTempDir(dir))
 	}
 	if err != nil {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// encodeLink is what a link's file holds; nothing for nil.
+func encodeLink(v any) ([]byte, error) {
+	if v == nil {
+		return []byte{}, nil
+	}
+	content, err := json.Marshal(v)
+	return append(content, '\n'), err
 }
 
 // readLink reads what writeLink wrote. Errors: fs.ErrNotExist; one that cannot
@@ -170,7 +178,7 @@ func (r *Registry) link(repo string, d digest.Digest) error {
 	if r.linked(path, true) {
 		return nil
 	}
-	if err := writeLink(path, nil); err != nil {
+	if err := r.writeLink(path, nil); err != nil {
 		return fmt.Errorf("link %s to %s: %w", d, repo, err)
 	}
 	r.note(repo)
@@ -225,7 +233,7 @@ func (r *Registry) releaseUnlinked(linked map[digest.Digest]bool) error {
 	for _, in := range r.o.Store.Infos() {
 		want := linked[in.Digest]
 		delete(linked, in.Digest)
-		if want == in.Kept {
+		if want == in.Kept || want && r.o.Durable != nil { // it is kept elsewhere
 			continue
 		}
 		r.log.Info("a blob is linked and not kept, or the other way round", zap.Stringer("digest", in.Digest), zap.Bool("linked", want))
@@ -234,6 +242,9 @@ func (r *Registry) releaseUnlinked(linked map[digest.Digest]bool) error {
 		}
 	}
 	for d := range linked {
+		if r.o.Durable != nil {
+			break // they come back when they are asked for
+		}
 		r.log.Error("content of a local repository is missing from the store; push it again", zap.Stringer("digest", d))
 	}
 	return nil

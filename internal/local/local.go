@@ -34,6 +34,9 @@ type Options struct {
 	// (Parsed is nil), or of a manifest. May be nil.
 	Pushed func(n registry.Name, m registry.Manifest, p *registry.Parsed)
 
+	// Durable keeps content and links for good, if not this disk. May be nil.
+	Durable Durable
+
 	// UploadExpiry is how long an upload that gets no bytes is kept; default 24 h.
 	UploadExpiry time.Duration
 

@@ -19,7 +19,7 @@ func manifestInvalid(format string, args ...any) error {
 }
 
 // PutManifest implements registry.Writer.
-func (r *Registry) PutManifest(_ context.Context, n registry.Name, p registry.Put) (registry.Put, error) {
+func (r *Registry) PutManifest(ctx context.Context, n registry.Name, p registry.Put) (registry.Put, error) {
 	parsed, err := registry.Parse(p.MediaType, p.Content)
 	if err != nil {
 		return p, manifestInvalid("%v", err)
@@ -37,7 +37,7 @@ func (r *Registry) PutManifest(_ context.Context, n registry.Name, p registry.Pu
 	if parsed.Subject != nil {
 		p.Subject = parsed.Subject.Digest
 	}
-	if err := r.adoptContent(n, p); err != nil {
+	if err := r.adoptContent(ctx, n, p); err != nil {
 		return p, err
 	}
 	if err := r.linkManifest(n, p, parsed); err != nil {
@@ -82,7 +82,7 @@ func (r *Registry) has(repo string, kind registry.Kind, c registry.Descriptor) b
 }
 
 // adoptContent puts a manifest into the store by way of a file of its own.
-func (r *Registry) adoptContent(n registry.Name, p registry.Put) error {
+func (r *Registry) adoptContent(ctx context.Context, n registry.Name, p registry.Put) error {
 	f, err := os.CreateTemp(filepath.Join(r.o.Dir, uploadsName), "manifest-*")
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (r *Registry) adoptContent(n registry.Name, p registry.Put) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return r.adopt(n.Repository, p.Digest, f.Name(), p.MediaType)
+	return r.adopt(ctx, n.Repository, p.Digest, f.Name(), p.MediaType)
 }
 
 // linkManifest makes a manifest one of a repository. What refers to its
@@ -100,20 +100,20 @@ func (r *Registry) adoptContent(n registry.Name, p registry.Put) error {
 func (r *Registry) linkManifest(n registry.Name, p registry.Put, parsed *registry.Parsed) error {
 	repo := n.Repository
 	if p.Subject != "" {
-		if err := writeLink(r.referrerPath(repo, p.Subject, p.Digest), parsed.Referrer(p.Digest, int64(len(p.Content)))); err != nil {
+		if err := r.writeLink(r.referrerPath(repo, p.Subject, p.Digest), parsed.Referrer(p.Digest, int64(len(p.Content)))); err != nil {
 			return err
 		}
 	}
 	path := r.linkPath(repo, manifestsName, p.Digest)
 	var old manifestLink
 	if readLink(path, &old) != nil || old.MediaType != p.MediaType {
-		if err := writeLink(path, manifestLink{MediaType: p.MediaType, Size: int64(len(p.Content)), Pushed: r.o.Now(), Subject: p.Subject}); err != nil {
+		if err := r.writeLink(path, manifestLink{MediaType: p.MediaType, Size: int64(len(p.Content)), Pushed: r.o.Now(), Subject: p.Subject}); err != nil {
 			return err
 		}
 	}
 	r.note(repo)
 	for _, tag := range p.Tags {
-		if err := writeLink(r.tagPath(repo, tag), tagLink{Digest: p.Digest, Tagged: r.o.Now()}); err != nil {
+		if err := r.writeLink(r.tagPath(repo, tag), tagLink{Digest: p.Digest, Tagged: r.o.Now()}); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func (r *Registry) Delete(_ context.Context, req registry.Request, c registry.Co
 		if !ok {
 			return unknown
 		}
-		if _, err := removeLink(r.tagPath(repo, req.Reference)); err != nil {
+		if _, err := r.removeLink(r.tagPath(repo, req.Reference)); err != nil {
 			return fmt.Errorf("delete tag %s of %s: %w", req.Reference, req.Name, err)
 		}
 		r.deleted("tag", req)
@@ -187,17 +187,17 @@ func (r *Registry) unlinkManifest(repo string, d, subject digest.Digest) error {
 		if is, _ := r.tag(repo, t); is != d {
 			continue
 		}
-		if _, err := removeLink(r.tagPath(repo, t)); err != nil {
+		if _, err := r.removeLink(r.tagPath(repo, t)); err != nil {
 			return err
 		}
 	}
-	if _, err := removeLink(r.linkPath(repo, manifestsName, d)); err != nil {
+	if _, err := r.removeLink(r.linkPath(repo, manifestsName, d)); err != nil {
 		return err
 	}
 	if subject == "" {
 		return nil
 	}
-	_, err = removeLink(r.referrerPath(repo, subject, d))
+	_, err = r.removeLink(r.referrerPath(repo, subject, d))
 	return err
 }
 
@@ -206,7 +206,7 @@ func (r *Registry) DeleteBlob(_ context.Context, n registry.Name, d digest.Diges
 	lock := r.lock(n.Repository)
 	lock.Lock()
 	defer lock.Unlock()
-	gone, err := removeLink(r.linkPath(n.Repository, blobsName, d))
+	gone, err := r.removeLink(r.linkPath(n.Repository, blobsName, d))
 	if err != nil {
 		return fmt.Errorf("delete blob %s of %s: %w", d, n, err)
 	}
@@ -218,7 +218,10 @@ func (r *Registry) DeleteBlob(_ context.Context, n registry.Name, d digest.Diges
 }
 
 // Mount implements registry.Writer.
-func (r *Registry) Mount(_ context.Context, n registry.Name, d digest.Digest, from registry.Name) (bool, error) {
+func (r *Registry) Mount(ctx context.Context, n registry.Name, d digest.Digest, from registry.Name) (bool, error) {
+	if r.o.Durable != nil {
+		return r.mountDurable(ctx, n, d, from)
+	}
 	if !r.mountable(n, d, from) {
 		r.m.mounts.WithLabelValues("upload").Inc()
 		return false, nil

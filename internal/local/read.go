@@ -18,7 +18,7 @@ import (
 )
 
 // Manifest implements registry.Backend.
-func (r *Registry) Manifest(_ context.Context, req registry.Request) (*registry.Manifest, error) {
+func (r *Registry) Manifest(ctx context.Context, req registry.Request) (*registry.Manifest, error) {
 	repo, d := req.Name.Repository, req.Digest
 	unknown := registry.ManifestUnknown(req.Name, req.Reference, nil)
 	if d == "" {
@@ -34,7 +34,7 @@ func (r *Registry) Manifest(_ context.Context, req registry.Request) (*registry.
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, r.unknown(req.Name, unknown)
 	}
-	f, _, mediaType, ferr := r.open(d)
+	f, _, mediaType, ferr := r.content(ctx, req.Name, d)
 	if ferr != nil {
 		return nil, r.lost(req.Name, d, ferr, unknown)
 	}
@@ -52,12 +52,12 @@ func (r *Registry) Manifest(_ context.Context, req registry.Request) (*registry.
 }
 
 // Blob implements registry.Backend.
-func (r *Registry) Blob(_ context.Context, req registry.Request) (registry.Blob, error) {
+func (r *Registry) Blob(ctx context.Context, req registry.Request) (registry.Blob, error) {
 	unknown := registry.BlobUnknown(req.Digest, nil)
 	if !r.linked(r.linkPath(req.Name.Repository, blobsName, req.Digest), true) {
 		return registry.Blob{}, r.unknown(req.Name, unknown)
 	}
-	f, size, _, err := r.open(req.Digest)
+	f, size, _, err := r.content(ctx, req.Name, req.Digest)
 	if err != nil {
 		return registry.Blob{}, r.lost(req.Name, req.Digest, err, unknown)
 	}
@@ -66,7 +66,7 @@ func (r *Registry) Blob(_ context.Context, req registry.Request) (registry.Blob,
 
 // lost is the answer for content that is linked and cannot be had.
 func (r *Registry) lost(n registry.Name, d digest.Digest, err error, unknown *registry.Error) error {
-	if errors.Is(err, store.ErrClosed) {
+	if errors.Is(err, store.ErrClosed) || errors.As(err, new(*registry.Error)) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	r.log.Error("content of a local repository is missing from the store; push it again",

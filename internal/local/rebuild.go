@@ -29,7 +29,7 @@ func (r *Registry) openDirs() error {
 	// Somewhere else first, so that what a crash leaves half-way is not taken
 	// for all.
 	half := &Registry{o: r.o, log: r.log}
-	half.o.Dir = filepath.Join(r.o.Dir, rebuildName)
+	half.o.Dir, half.o.Durable = filepath.Join(r.o.Dir, rebuildName), nil
 	made := filepath.Join(half.o.Dir, repositoriesName)
 	if err := errors.Join(os.RemoveAll(half.o.Dir), makeDirs(made)); err != nil {
 		return err

@@ -197,7 +197,7 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 	lock := u.r.lock(u.Repository)
 	lock.RLock()
 	defer lock.RUnlock()
-	if err := u.r.adopt(u.Repository, d, u.data(), ""); err != nil {
+	if err := u.r.adopt(ctx, u.Repository, d, u.data(), ""); err != nil {
 		return err
 	}
 	if err := u.r.link(u.Repository, d); err != nil {
@@ -209,8 +209,16 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 }
 
 // adopt moves a file with verified content into the store, for good.
-func (r *Registry) adopt(repo string, d digest.Digest, path, mediaType string) error {
+func (r *Registry) adopt(ctx context.Context, repo string, d digest.Digest, path, mediaType string) error {
+	if r.o.Durable != nil {
+		if err := r.push(ctx, d, path, mediaType); err != nil {
+			return err
+		}
+	}
 	err := r.o.Store.Adopt(d, path, store.Meta{MediaType: mediaType, Sources: []string{r.name(repo).String()}})
+	if err == nil && r.o.Durable != nil {
+		err = r.evictable(d)
+	}
 	return storeError(err)
 }
 
