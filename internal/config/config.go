@@ -46,6 +46,7 @@ type Seeder struct {
 	Common
 	Security
 	Local
+	Space
 }
 
 // Peerd is what `peerd serve` is started with.

@@ -9,7 +9,7 @@ import (
 )
 
 func (c *Seeder) problems() []Problem {
-	return append(c.Security.problems(), c.localProblems(c.Upstreams)...)
+	return slices.Concat(c.Security.problems(), c.localProblems(c.Upstreams), c.spaceProblems())
 }
 
 // Warnings are settings that may be meant but often are not.
