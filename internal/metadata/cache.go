@@ -199,6 +199,7 @@ func (c *Cache) byTag(ctx context.Context, n registry.Name, tag string) (*regist
 		c.answered(n, missing, nil)
 	case cached != nil && kind == upstream.Offline, stand && kind != upstream.Denied && kind != upstream.Refused && ctx.Err() == nil:
 		c.answered(n, stale, err)
+		cached.Cached.Result = registry.CacheStale
 		return cached, nil
 	case kind != upstream.Canceled:
 		c.answered(n, failed, nil)
@@ -259,7 +260,7 @@ func (c *Cache) get(ctx context.Context, s *Source, n registry.Name, ref string)
 	if err != nil {
 		return nil, err
 	}
-	return c.keep(n, &registry.Manifest{Digest: m.Digest, MediaType: m.MediaType, Content: m.Content, Age: m.Age}), nil
+	return c.keep(n, &registry.Manifest{Digest: m.Digest, MediaType: m.MediaType, Content: m.Content, Age: m.Age, Cached: s.missed()}), nil
 }
 
 // fromPeers has a manifest from peers. Its bytes have the digest; its type is
@@ -276,7 +277,7 @@ func (c *Cache) fromPeers(ctx context.Context, s *Source, n registry.Name, d dig
 	if p.Kind == registry.KindUnknown {
 		return nil, fmt.Errorf("what peers have as %s is no manifest", d)
 	}
-	return c.keep(n, &registry.Manifest{Digest: d, MediaType: p.MediaType, Content: content}), nil
+	return c.keep(n, &registry.Manifest{Digest: d, MediaType: p.MediaType, Content: content, Cached: s.missed()}), nil
 }
 
 // note remembers what a tag means. A seeder that answered from memory says how
@@ -298,7 +299,7 @@ func (c *Cache) held(n registry.Name, d digest.Digest) (*registry.Manifest, bool
 	if _, known := c.o.Catalog.Find(d); !known {
 		_, _ = c.o.Catalog.Learn(n, d, mediaType, content) // it was looked at when it came
 	}
-	return &registry.Manifest{Digest: d, MediaType: mediaType, Content: content}, true
+	return &registry.Manifest{Digest: d, MediaType: mediaType, Content: content, Cached: registry.Cached{Result: registry.CacheHit}}, true
 }
 
 // keep stores a manifest and learns what it names. A disk that is full does

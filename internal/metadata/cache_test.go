@@ -262,6 +262,14 @@ func (r *rig) want(what string, f func() (*registry.Manifest, error), m *registr
 	}
 }
 
+// wantCached checks what an answer about a tag says of itself.
+func (r *rig) wantCached(tag string, want registry.Cached) {
+	r.t.Helper()
+	if m, err := r.tag(tag); err != nil || m.Cached != want {
+		r.t.Errorf("tag %s: %+v, %v; want it %+v", tag, m, err, want)
+	}
+}
+
 func (r *rig) wantRequests(c *client, want ...string) {
 	r.t.Helper()
 	if got := c.requests(); !slices.Equal(got, want) {
@@ -284,8 +292,9 @@ func TestTagTTL(t *testing.T) {
 	in(t, seederOnly, func(r *rig) {
 		v1, v2 := image("v1"), image("v2")
 		r.direct.says["t"] = v1
-		r.want("first", func() (*registry.Manifest, error) { return r.tag("t") }, v1, 0, 0)
+		r.wantCached("t", registry.Cached{Result: registry.CacheMiss, From: "upstream"})
 		r.wantRequests(r.direct, "GET t")
+		r.wantCached("t", registry.Cached{Result: registry.CacheHit})
 		r.want("within the TTL", func() (*registry.Manifest, error) { return r.tag("t") }, v1, 0, 0)
 		r.wantRequests(r.direct)
 		r.wall = time.Minute
@@ -303,6 +312,7 @@ func TestTagTTL(t *testing.T) {
 		r.wall = 0
 		r.want("the clock was set back", func() (*registry.Manifest, error) { return r.tag("t") }, v1, 0, 0)
 		r.wantRequests(r.direct, "HEAD t")
+		r.wantCached("t", registry.Cached{Result: registry.CacheHit})
 		r.content.drop()
 		r.want("its manifest was evicted", func() (*registry.Manifest, error) { return r.tag("t") }, v1, 0, 0)
 		r.wantRequests(r.direct, "GET t")
@@ -361,6 +371,9 @@ func TestStaleIfError(t *testing.T) {
 				r.want("failing", byTag, want, test.kind, test.first)
 				for range 3 {
 					r.want("failing still", byTag, want, test.kind, test.next)
+				}
+				if test.stale {
+					r.wantCached("t", registry.Cached{Result: registry.CacheStale})
 				}
 				if _, known := r.tags.Get(repo, "t"); known != (test.kind != upstream.NotFound) {
 					t.Errorf("tag remembered: %v", known)

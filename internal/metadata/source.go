@@ -2,11 +2,13 @@ package metadata
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
@@ -47,6 +49,13 @@ type Source struct {
 type health struct {
 	failed bool      // and has not answered since
 	until  time.Time // passed over so long where somebody else can answer
+}
+
+// missed is said of what it gave. The word is the first of its name: a client
+// need not learn where a seeder is.
+func (s *Source) missed() registry.Cached {
+	kind, _, _ := strings.Cut(s.Name, " ")
+	return registry.Cached{Result: registry.CacheMiss, From: kind}
 }
 
 func (s *Source) key(up string) string {

@@ -141,7 +141,7 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
 	if !r.Head {
 		if c, size, err := b.engine.OpenHeld(r.Digest); err == nil {
-			return registry.Blob{Digest: r.Digest, Size: size, Content: c}, nil
+			return registry.Blob{Digest: r.Digest, Size: size, Content: c, Cached: registry.Cached{Result: registry.CacheHit}}, nil
 		}
 	}
 	dctx, cancel := context.WithTimeout(ctx, blobTimeout)
@@ -151,7 +151,7 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 		return registry.Blob{Digest: r.Digest, Size: w.Size}, nil
 	}
 	if err == nil {
-		out := registry.Blob{Digest: r.Digest}
+		out := registry.Blob{Digest: r.Digest, Cached: registry.Cached{Result: registry.CacheMiss, From: "swarm"}}
 		if out.Content, out.Size, err = b.engine.Open(dctx, ctx, w); err == nil {
 			return out, nil
 		}

@@ -55,7 +55,7 @@ func TestHeaders(t *testing.T) {
 			"Content-Length": fmt.Sprint(len(img.Manifest)), "Docker-Content-Digest": img.Digest.String()}},
 		{"contract 4", "HEAD", blobPath(layer) + "?ns=up.test", nil, 200, 0, map[string]string{"Content-Length": fmt.Sprint(2 * mib), "Accept-Ranges": "bytes",
 			"Docker-Content-Digest": layer.String(), "Etag": `"` + layer.String() + `"`, "Oci-Namespace": "up.test", "Content-Type": "application/octet-stream"}},
-		{"contract 5", "GET", blobPath(layer), []string{"Accept-Encoding: zstd;q=1.0, gzip;q=0.8"}, 200, 2 * mib, map[string]string{"Content-Encoding": ""}},
+		{"contract 5", "GET", blobPath(layer), []string{"Accept-Encoding: zstd;q=1.0, gzip;q=0.8"}, 200, 2 * mib, map[string]string{"Content-Encoding": "", "X-Cache": "MISS", "X-Cache-Source": "swarm"}},
 		{"contract 6", "GET", blobPath(layer), []string{"Range: bytes=0-"}, 206, 2 * mib, map[string]string{"Content-Range": fmt.Sprintf("bytes 0-%d/%d", 2*mib-1, 2*mib)}},
 		{"contract 6", "GET", manifestPath("v1"), []string{"Range: bytes=0-"}, 206, len(img.Manifest), nil},
 		{"contract 6", "GET", blobPath(layer), []string{"Range: bytes=1000-1999"}, 206, 1000, nil},

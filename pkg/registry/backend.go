@@ -30,6 +30,8 @@ type Manifest struct {
 	// the Age header, so that a cache behind this one need not begin to count
 	// anew.
 	Age time.Duration
+	// Cached goes out as headers.
+	Cached Cached
 }
 
 // Blob is content of known size, of which every byte can be delivered.
@@ -42,6 +44,7 @@ type Blob struct {
 	// still on their way and must end when the request's context ends. Close
 	// may be called while a Read is under way. May be nil in answer to Head.
 	Content io.ReadSeekCloser
+	Cached  Cached // goes out as headers
 }
 
 // Backend is where the handler's content comes from. Every method is called

@@ -21,6 +21,7 @@ func (h *handler) manifest(w *response, r *http.Request, req Request) error {
 	}
 	hd := w.Header()
 	hd.Set("Content-Type", m.MediaType)
+	m.Cached.tell(w, req.Name)
 	if req.Digest != "" {
 		hd.Set("Cache-Control", immutable)
 	} else if m.Age >= time.Second {
@@ -52,6 +53,7 @@ func (h *handler) blob(w *response, r *http.Request, req Request) error {
 	}
 	hd := w.Header()
 	hd.Set("Content-Type", "application/octet-stream")
+	b.Cached.tell(w, req.Name)
 	hd.Set("Cache-Control", immutable)
 	err = h.serve(w, r, b.Digest, b.Size, content)
 	if err == nil && w.sourceErr != nil && w.headerSent() && r.Context().Err() == nil {

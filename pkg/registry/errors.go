@@ -128,7 +128,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 		body = []byte(`{"errors":[]}`)
 	}
 	h := w.Header()
-	for _, k := range []string{"Accept-Ranges", "Cache-Control", "Content-Range", "Docker-Content-Digest", "ETag", "Link", "OCI-Filters-Applied"} {
+	for _, k := range []string{"Accept-Ranges", "Cache-Control", "Content-Range", "Docker-Content-Digest", "ETag", "Link", "OCI-Filters-Applied", headerCache, headerSource} {
 		if k == "Content-Range" && e.Status == http.StatusRequestedRangeNotSatisfiable {
 			continue
 		}

@@ -20,6 +20,9 @@ type metrics struct {
 	duration  *prometheus.HistogramVec
 	inFlight  *prometheus.GaugeVec
 	cut       *prometheus.CounterVec
+
+	cacheRequests *prometheus.CounterVec
+	cacheBytes    *prometheus.CounterVec
 }
 
 // newMetrics registers with reg, or nowhere when it is nil.
@@ -41,6 +44,10 @@ func newMetrics(reg prometheus.Registerer, namespace string) *metrics {
 		cut: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "bodies_cut_total",
 			Help: "Bodies that ended early: the client left (normal for chunked pulls), the client stopped reading (stall), or the content could not be had (source)."},
 			[]string{"kind", "by"}),
+		cacheRequests: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "cache", Name: "requests_total",
+			Help: "GETs of manifests and blobs of upstreams that were answered, by X-Cache: HIT, MISS or STALE."}, []string{"upstream", "kind", "result"}),
+		cacheBytes: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "cache", Name: "bytes_total",
+			Help: "Bytes of their bodies handed to clients, by X-Cache."}, []string{"upstream", "kind", "result"}),
 	}
 }
 
@@ -57,6 +64,10 @@ func (m *metrics) observe(k Endpoint, method string, code int, r *response) {
 	m.requests.WithLabelValues(string(k), methodLabel(method), strconv.Itoa(code)).Inc()
 	m.bytes.WithLabelValues(string(k)).Add(float64(r.bytes))
 	m.duration.WithLabelValues(string(k)).Observe(time.Since(r.began).Seconds())
+	if c := r.cached.Result; c != "" && method == http.MethodGet && code < 400 {
+		m.cacheRequests.WithLabelValues(r.upstream, string(k), string(c)).Inc()
+		m.cacheBytes.WithLabelValues(r.upstream, string(k), string(c)).Add(float64(r.bytes))
+	}
 	if !r.firstByte.IsZero() && code < 300 {
 		m.firstByte.WithLabelValues(string(k)).Observe(r.firstByte.Sub(r.began).Seconds())
 	}

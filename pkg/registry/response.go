@@ -45,6 +45,9 @@ type response struct {
 	sourceErr error // content ended or failed early
 	clientErr error // connection failed or stalled
 
+	cached   Cached // how content came about
+	upstream string // whose it is
+
 	mu     sync.Mutex
 	status int  // 0 until WriteHeader
 	sent   bool // the status line was handed on

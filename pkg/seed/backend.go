@@ -33,6 +33,7 @@ type backend struct {
 	refs   *metadata.Referrers
 	tags   *registry.Tags
 	log    *zap.Logger
+	store  *store.Store
 
 	// proves asks the upstream whether it has the content that a request names
 	// by digest.
@@ -49,7 +50,7 @@ func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
 		Decide:  resolveTimeout, Recheck: recheckTimeout,
 		Log: d.Log.Named("seed"), Registerer: d.Metrics, Namespace: "seeder",
 	}
-	b := &backend{engine: d.Engine, tags: d.Tags, log: d.Log.Named("seed"), meta: metadata.New(o)}
+	b := &backend{engine: d.Engine, tags: d.Tags, store: d.Store, log: d.Log.Named("seed"), meta: metadata.New(o)}
 	b.proves = func(ctx context.Context, r registry.Request) error {
 		ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 		defer cancel()
@@ -84,16 +85,20 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 	if err != nil {
 		return registry.Blob{}, asRegistryError(err, registry.BlobUnknown(r.Digest, err))
 	}
+	out := registry.Blob{Digest: r.Digest, Size: w.Size, Cached: registry.Cached{Result: registry.CacheMiss, From: "upstream"}}
+	if in, err := b.store.Stat(r.Digest); err == nil && in.Complete {
+		out.Cached = registry.Cached{Result: registry.CacheHit}
+	}
 	if r.Head {
-		return registry.Blob{Digest: r.Digest, Size: w.Size}, nil
+		return out, nil
 	}
 	octx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	content, size, err := b.engine.Open(octx, ctx, w)
+	out.Content, out.Size, err = b.engine.Open(octx, ctx, w)
 	if err != nil {
 		return registry.Blob{}, asRegistryError(err, registry.BlobUnknown(r.Digest, err))
 	}
-	return registry.Blob{Digest: r.Digest, Size: size, Content: content}, nil
+	return out, nil
 }
 
 // Referrers implements registry.ReferrerLister.

@@ -3,6 +3,7 @@ package seed
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -79,6 +80,24 @@ func (b *bench) blob(d digest.Digest) *daemontest.Response {
 		b.t.Fatalf("blob %s: wrong bytes", d)
 	}
 	return r
+}
+
+// wantMetrics waits until the metrics have these lines: requests are counted
+// after their last byte.
+func (b *bench) wantMetrics(lines ...string) {
+	b.t.Helper()
+	b.Until("counted", func() error {
+		r, err := daemontest.Get(b.Admin + "/metrics")
+		if err != nil {
+			return err
+		}
+		for _, l := range lines {
+			if !bytes.Contains(r.Body, []byte("\n"+l+"\n")) {
+				return fmt.Errorf("no %s", l)
+			}
+		}
+		return nil
+	})
 }
 
 func blobPath(d digest.Digest) string { return "/v2/lab/app/blobs/" + d.String() }

@@ -51,6 +51,41 @@ func TestOneFetch(t *testing.T) {
 	}
 }
 
+// Answers say whether the content was here, and how a tag came about.
+func TestXCache(t *testing.T) {
+	b := newBench(t, nil)
+	img := b.up.AddImage("lab/app", "v1", 2*mib)
+	want := func(path, result, from string) {
+		t.Helper()
+		r := b.get(path, 200)
+		if got, src := r.Header.Get("X-Cache"), r.Header.Get("X-Cache-Source"); got != result || src != from {
+			t.Errorf("GET %s: X-Cache %q from %q, want %q from %q", path, got, src, result, from)
+		}
+	}
+	want(manifestPath("v1"), "MISS", "upstream")
+	want(manifestPath("v1"), "HIT", "")
+	want(manifestPath(img.Digest.String()), "HIT", "")
+	want(blobPath(img.Layers[0]), "MISS", "upstream")
+	b.Until("complete", func() error {
+		if in := b.Status().Store; in.Complete < 2 {
+			return fmt.Errorf("%+v", in)
+		}
+		return nil
+	})
+	want(blobPath(img.Layers[0]), "HIT", "")
+	for _, method := range []func(string, ...string) (*daemontest.Response, error){daemontest.Head, daemontest.Get} {
+		r, err := method(b.URL + blobPath(digest.FromString("nobody has this")))
+		if err != nil || r.Status != 404 || r.Header.Get("X-Cache") != "" {
+			t.Errorf("what is not there: %d %q %v", r.Status, r.Header.Get("X-Cache"), err)
+		}
+	}
+	b.up.Close()
+	want(manifestPath("v1"), "STALE", "")
+	b.wantMetrics(`seeder_cache_requests_total{kind="manifest",result="HIT",upstream="up.test"} 2`,
+		`seeder_cache_requests_total{kind="manifest",result="STALE",upstream="up.test"} 1`,
+		`seeder_cache_bytes_total{kind="blob",result="MISS",upstream="up.test"} 2.097152e+06`)
+}
+
 // A client that goes away does not stop the fetch.
 func TestClientLeaves(t *testing.T) {
 	b := newBench(t, nil)
