@@ -194,17 +194,26 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 		return &registry.Error{Status: http.StatusBadRequest, Code: registry.CodeDigestInvalid,
 			Message: fmt.Sprintf("the %d bytes received do not have digest %s; start the upload again", u.Size(), d)}
 	}
-	lock := u.r.lock(u.Repository)
+	if err := u.r.Take(ctx, u.r.name(u.Repository), d, u.Size(), u.data()); err != nil {
+		return err
+	}
+	u.end("committed")
+	return nil
+}
+
+// Take moves a file of so many bytes, whose content was found to be d, into a
+// repository. It is on the file system of the store, and nobody writes to it.
+func (r *Registry) Take(ctx context.Context, n registry.Name, d digest.Digest, size int64, path string) error {
+	lock := r.lock(n.Repository)
 	lock.RLock()
 	defer lock.RUnlock()
-	if err := u.r.adopt(ctx, u.Repository, d, u.data(), ""); err != nil {
+	if err := r.adopt(ctx, n.Repository, d, path, ""); err != nil {
 		return err
 	}
-	if err := u.r.link(u.Repository, d); err != nil {
+	if err := r.link(n.Repository, d); err != nil {
 		return err
 	}
-	u.r.o.Pushed(u.r.name(u.Repository), registry.Manifest{Digest: d, Size: u.Size()}, nil)
-	u.end("committed")
+	r.o.Pushed(n, registry.Manifest{Digest: d, Size: size}, nil)
 	return nil
 }
 

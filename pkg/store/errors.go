@@ -15,6 +15,7 @@ var (
 	ErrNotHeld  = errors.New("store: piece not held")
 	ErrStalled  = errors.New("store: waited too long for a piece")
 	ErrClosed   = errors.New("store: closed")
+	ErrLocked   = errors.New("another process uses this data directory")
 )
 
 // FullError is what ErrFull looks like in detail.

@@ -155,7 +155,7 @@ func lockDir(dir string) (*os.File, error) {
 		if b, err := os.ReadFile(path); err == nil && len(b) > 0 && len(b) < 32 {
 			by = " (process " + strings.TrimSpace(string(b)) + ")"
 		}
-		return nil, fmt.Errorf("store: open %s: another process%s uses this data directory; stop it or choose another directory", dir, by)
+		return nil, fmt.Errorf("store: open %s: %w%s; stop it or choose another directory", dir, ErrLocked, by)
 	}
 	if err != nil {
 		f.Close()

@@ -75,7 +75,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		}, []string{`"samara-store 2"`, `"samara-store 1"`, "use the program that wrote it"}},
 		"in use": {func(t *testing.T, dir string) {
 			open(t, dir, store.Options{})
-		}, []string{fmt.Sprintf("another process (process %d)", os.Getpid()), "stop it or choose another directory"}},
+		}, []string{fmt.Sprintf("another process uses this data directory (process %d)", os.Getpid()), "stop it or choose another directory"}},
 		"not writable": {func(t *testing.T, dir string) {
 			chmod(t, dir, 0o555)
 			asNobody(t)
