@@ -60,6 +60,36 @@ func (s *Store) Adopt(d digest.Digest, path string, m Meta) error {
 	}
 }
 
+// Reserve makes room in the quota for n bytes that the caller receives into a
+// file of its own, to adopt it in the end: by evicting, as for any content. They
+// count until they are given back with Unreserve, which comes before Adopt.
+// Errors: ErrFull, ErrClosed.
+func (s *Store) Reserve(n int64) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	trash, err := s.makeRoomLocked(n)
+	if err == nil {
+		s.reserved += n
+	}
+	s.mu.Unlock()
+	s.sweep(trash)
+	if err != nil {
+		s.m.full.Inc()
+		return fmt.Errorf("store: reserve: %w", err)
+	}
+	return nil
+}
+
+// Unreserve gives n reserved bytes back.
+func (s *Store) Unreserve(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= n
+}
+
 // adoptNew enters a blob whose content is the file. The caller holds s.mu,
 // which it unlocks.
 func (s *Store) adoptNew(st *state, path string, m Meta, free int64) error {

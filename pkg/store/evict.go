@@ -95,7 +95,7 @@ func (s *Store) promiseLocked(st *state, free int64) (trash []string, err error)
 // makeRoomLocked evicts until n more bytes fit into the quota. It evicts
 // nothing where that cannot succeed.
 func (s *Store) makeRoomLocked(n int64) (trash []string, err error) {
-	over := s.used + s.promised + n - s.o.Quota
+	over := s.used + s.promised + s.reserved + n - s.o.Quota
 	if s.o.Quota <= 0 || over <= 0 {
 		return nil, nil
 	}
@@ -103,7 +103,7 @@ func (s *Store) makeRoomLocked(n int64) (trash []string, err error) {
 		return nil, &FullError{Path: s.dir, Need: n, Free: n - over + s.idle, Quota: s.o.Quota}
 	}
 	trash = s.evictLocked(over, "quota")
-	if over = s.used + s.promised + n - s.o.Quota; over > 0 {
+	if over = s.used + s.promised + s.reserved + n - s.o.Quota; over > 0 {
 		return trash, &FullError{Path: s.dir, Need: n, Free: n - over, Quota: s.o.Quota}
 	}
 	return trash, nil

@@ -27,6 +27,7 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 	m.full = counter("full_total", "Writes refused for want of room on the disk or in the quota.")
 	gauge("used_bytes", "Bytes of content held.", nil, func(u Usage) float64 { return float64(u.Used) })
 	gauge("promised_bytes", "Bytes still to come of blobs being written.", nil, func(u Usage) float64 { return float64(u.Promised) })
+	gauge("reserved_bytes", "Bytes of uploads under way.", nil, func(u Usage) float64 { return float64(u.Reserved) })
 	gauge("quota_bytes", "Bound on the bytes of content held; 0 = none.", nil, func(u Usage) float64 { return float64(u.Quota) })
 	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "complete"}, func(u Usage) float64 { return float64(u.Blobs) })
 	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "partial"}, func(u Usage) float64 { return float64(u.Partial) })

@@ -61,6 +61,7 @@ type Info struct {
 type Usage struct {
 	Used     int64 // bytes of content held
 	Promised int64 // bytes still to come of blobs being written
+	Reserved int64 // bytes that lie elsewhere on their way in, see Reserve
 	Quota    int64 // 0 = none
 	Blobs    int   // complete
 	Partial  int
@@ -84,6 +85,7 @@ type Store struct {
 	used     int64     // sum of state.bytes
 	promised int64     // sum of state.promise
 	idle     int64     // sum of state.bytes over lru
+	reserved int64     // see Reserve
 	complete int       // number of states with full set
 	trashed  uint64    // makes names in trash unique
 }
@@ -276,7 +278,7 @@ func (s *Store) Usage() Usage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Usage{
-		Used: s.used, Promised: s.promised, Quota: s.o.Quota,
+		Used: s.used, Promised: s.promised, Reserved: s.reserved, Quota: s.o.Quota,
 		Blobs: s.complete, Partial: len(s.blobs) - s.complete,
 	}
 }

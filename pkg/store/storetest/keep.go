@@ -56,6 +56,24 @@ var keepTests = map[string]func(*testing.T, Open){
 		present(t, open(t, dir, ps), "...", a, b, c)
 	},
 
+	"what is reserved counts": func(t *testing.T, open Open) {
+		s := open(t, t.TempDir(), 6*ps)
+		a, b := fix(190, 2*ps), fix(191, 3*ps)
+		complete(t, s, a)
+		is(t, s.Reserve(7*ps), store.ErrFull)
+		present(t, s, "x", a)
+		ok(t, s.Reserve(3*ps))
+		_, err := s.Create(b.digest, 4*ps)
+		is(t, err, store.ErrFull)
+		ok(t, s.Reserve(3*ps)) // which takes all there is
+		present(t, s, ".", a)
+		equal(t, "reserved", s.Usage().Reserved, 6*ps)
+		s.Unreserve(3 * ps)
+		ok(t, s.Adopt(b.digest, upload(t, b), store.Meta{}))
+		kept(t, s, b)
+		is(t, s.Reserve(1), store.ErrFull)
+	},
+
 	"what is cached can be kept": func(t *testing.T, open Open) {
 		dir := t.TempDir()
 		s := open(t, dir, 0)
