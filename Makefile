@@ -15,6 +15,10 @@ GOLANGCI         := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 # Debian packages that tests and demo use beside Go. Where they cannot be
 # installed the tests that need them skip, and say so.
 PACKAGES := docker-registry containerd iproute2 skopeo curl
+# Clients that are tried against a seeder, on top: packages, and Go programs, pinned.
+CLIENT_PACKAGES := podman docker.io
+CRANE_VERSION   := v0.22.1
+REGCTL_VERSION  := v0.11.7
 # What benchmarks are compared with, on top. Only they install it.
 BENCH_PACKAGES := nginx
 # What the race detector and cgo need is a C compiler; without one there is no -race.
@@ -31,7 +35,7 @@ build: ## bin/seeder and bin/peerd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/seeder ./cmd/peerd
 
 .PHONY: test
-test: packages unit integration ## all tests: unit tests with -race, then the small acceptance table
+test: clients unit integration ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
 unit: ## unit tests with the race detector
@@ -104,6 +108,15 @@ bench-swarm: bench-packages ## whole swarms against what their links allow; need
 bench-packages: # as packages, and what benchmarks compare with
 	@$(MAKE) --no-print-directory packages PACKAGES='$(PACKAGES) $(BENCH_PACKAGES)'
 
+.PHONY: clients
+clients: # packages, and the registry clients that tests run; what cannot be installed is named, and its tests skip
+	@$(MAKE) --no-print-directory packages PACKAGES='$(PACKAGES) $(CLIENT_PACKAGES)'
+	@for m in github.com/google/go-containerregistry/cmd/crane@$(CRANE_VERSION) github.com/regclient/regclient/cmd/regctl@$(REGCTL_VERSION); do \
+	  prog=$${m##*/}; prog=$${prog%@*}; \
+	  if [ -x $(BIN)/$$prog ] && $(GO) version -m $(BIN)/$$prog | grep -q "$${m##*@}"; then continue; fi; \
+	  GOFLAGS= GOBIN=$(abspath $(BIN)) $(GO) install $$m >/tmp/samara-clients.log 2>&1 || { tail -2 /tmp/samara-clients.log; echo "could not install $$prog: its test is skipped"; }; \
+	done
+
 .PHONY: generate
 generate: ## everything that is generated and committed
 	$(GO) generate ./...
@@ -112,7 +125,7 @@ generate: ## everything that is generated and committed
 packages: # Debian packages, their services not started; does nothing when they are there, names them when it may not install
 	@missing=(); \
 	for p in $(PACKAGES); do \
-	  case $$p in iproute2) prog=ip;; *) prog=$$p;; esac; \
+	  case $$p in iproute2) prog=ip;; docker.io) prog=dockerd;; *) prog=$$p;; esac; \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v $$prog >/dev/null 2>&1 || missing+=($$p); \
 	done; \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \

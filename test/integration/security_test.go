@@ -2,15 +2,8 @@ package integration
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -20,12 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/crypto/bcrypt"
 
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
 )
@@ -43,16 +31,7 @@ func startSecuredSeeder(t *testing.T) *securedSeeder {
 	t.Helper()
 	dir := t.TempDir()
 	s := &securedSeeder{t: t, dir: dir, addr: fmt.Sprintf("127.0.0.1:%d", daemontest.Port(t)), certs: filepath.Join(dir, "certs"), audit: filepath.Join(dir, "audit.log")}
-	s.certificate()
-	users := ""
-	for _, u := range []string{"alice", "robot"} {
-		hash, err := bcrypt.GenerateFromPassword([]byte(u+"-secret"), bcrypt.MinCost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		users += u + ":" + string(hash) + "\n"
-	}
-	s.write("htpasswd", []byte(users))
+	writeSecrets(t, dir, "127.0.0.1")
 	loopback := func() string { return fmt.Sprintf("127.0.0.1:%d", daemontest.Port(t)) }
 	_, p2p, _ := net.SplitHostPort(loopback())
 	cmd := exec.Command(binaries.Seeder, "serve", "--data", filepath.Join(dir, "data"), "--listen", s.addr, "--admin-listen", loopback(),
@@ -78,40 +57,6 @@ func startSecuredSeeder(t *testing.T) *securedSeeder {
 		return conn.Close()
 	})
 	return s
-}
-
-func (s *securedSeeder) write(name string, content []byte) {
-	s.t.Helper()
-	file := filepath.Join(s.dir, name)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.WriteFile(file, content, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// certificate makes one that signs itself.
-func (s *securedSeeder) certificate() {
-	s.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "seeder"}, NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	s.write("tls.crt", cert)
-	s.write("certs/ca.crt", cert)
-	s.write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}))
 }
 
 // run runs a client with credentials of its own.
@@ -158,24 +103,9 @@ func TestClientsWithTLSAndLogins(t *testing.T) {
 		}
 	}
 	s := startSecuredSeeder(t)
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	for range 2 {
-		layer, err := random.Layer(2048, types.OCIUncompressedLayer)
-		if err == nil {
-			img, err = mutate.AppendLayers(img, layer)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	img := randomImage(t, types.OCIUncompressedLayer)
 	oci := filepath.Join(s.dir, "oci")
-	l, err := layout.Write(oci, empty.Index)
-	if err == nil {
-		err = l.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "v1"}))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	writeLayout(t, oci, img)
 	digest, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
