@@ -47,6 +47,7 @@ type Seeder struct {
 	Security
 	Local
 	Space
+	Operate
 }
 
 // Peerd is what `peerd serve` is started with.
@@ -76,7 +77,7 @@ func defaultCommon() Common {
 // upstream at most once a minute: a herd costs one request, and a moved tag
 // shows within the time a person takes to wonder.
 func DefaultSeeder() Seeder {
-	c := Seeder{Common: defaultCommon(), Security: defaultSecurity(), Local: defaultLocal()}
+	c := Seeder{Common: defaultCommon(), Security: defaultSecurity(), Local: defaultLocal(), Operate: defaultOperate()}
 	c.Data = "/var/lib/samara/seeder"
 	c.Listen = ":5000"
 	c.TagTTL = time.Minute

@@ -9,7 +9,7 @@ import (
 )
 
 func (c *Seeder) problems() []Problem {
-	return slices.Concat(c.Security.problems(), c.localProblems(c.Upstreams), c.spaceProblems())
+	return slices.Concat(c.Security.problems(), c.localProblems(c.Upstreams), c.spaceProblems(), c.operateProblems(c.AuditLog))
 }
 
 // Warnings are settings that may be meant but often are not.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/samara-p2p/samara/internal/accesslog"
 	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
@@ -77,6 +78,13 @@ func securityMetrics(t *testing.T, reg prometheus.Registerer) {
 	}
 	front.NewLimits(front.LimitOptions{Registerer: reg, Namespace: "seeder"})
 	front.RegisterExpiry(reg, "seeder", func() time.Time { return time.Time{} })
+	al, err := accesslog.Open(accesslog.Options{File: filepath.Join(t.TempDir(), "access.log"), Registerer: reg, Namespace: "seeder"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := al.Close(); err != nil {
+		t.Fatal(err)
+	}
 	a, err := audit.Open(audit.Options{File: filepath.Join(t.TempDir(), "audit.log"), Registerer: reg, Namespace: "seeder"})
 	if err != nil {
 		t.Fatal(err)

@@ -40,6 +40,9 @@ type Options struct {
 	// for itself: whoever may not read it does not learn that.
 	Canonical func(path, ns string) string
 
+	// Identified is told who sent a request, right or wrong. May be nil.
+	Identified func(*http.Request, *Identity)
+
 	Audit      func(audit.Event) // is told what was done and what was refused; nil: nobody is
 	AuditPulls bool              // also what was pulled
 
@@ -140,6 +143,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := g.judge(r)
 		g.metrics.request(q.id, q.err)
+		if g.o.Identified != nil {
+			g.o.Identified(r, q.id)
+		}
 		w, done := g.observe(w, q)
 		defer done()
 		if q.err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/samara-p2p/samara/internal/accesslog"
 	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
@@ -22,7 +23,8 @@ type gate struct {
 	guard   *auth.Guard
 	proxies front.Proxies
 	limits  *front.Limits
-	audit   *audit.Log // nil: none
+	audit   *audit.Log     // nil: none
+	access  *accesslog.Log // nil: none
 	c       config.Security
 }
 
@@ -61,7 +63,10 @@ func openGate(d *daemon.Daemon, c config.Seeder) (*gate, error) {
 		}
 		o.Audit, o.AuditPulls = g.audit.Record, c.AuditPulls
 	}
-	if g.guard, err = auth.New(o); err == nil {
+	if err = g.openAccessLog(d, c, &o); err == nil {
+		g.guard, err = auth.New(o)
+	}
+	if err == nil {
 		err = g.secure(d, c.Data)
 	}
 	if err != nil {
@@ -114,7 +119,11 @@ func (g *gate) wrap(api, introduce http.Handler) http.Handler {
 			guarded.ServeHTTP(w, r)
 		}
 	}))
-	return g.proxies.Wrap(front.Headers(g.c.HSTS, g.limits.Requests(h)))
+	h = front.Headers(g.c.HSTS, g.limits.Requests(h))
+	if g.access != nil {
+		h = g.access.Wrap(h)
+	}
+	return g.proxies.Wrap(h)
 }
 
 // catalog leaves out of a list what a client may not see. Names that are left
@@ -167,10 +176,14 @@ func uploader(r *http.Request) string {
 }
 
 func (g *gate) close() {
-	if g.audit == nil {
-		return
+	if g.audit != nil {
+		if err := g.audit.Close(); err != nil {
+			g.log.Warn("closing the audit log", zap.Error(err))
+		}
 	}
-	if err := g.audit.Close(); err != nil {
-		g.log.Warn("closing the audit log", zap.Error(err))
+	if g.access != nil {
+		if err := g.access.Close(); err != nil {
+			g.log.Warn("closing the access log", zap.Error(err))
+		}
 	}
 }
