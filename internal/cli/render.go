@@ -61,8 +61,12 @@ func renderHead(w io.Writer, s *status.Status) {
 	}
 	line("store", "%s (%s), %s, %d partial", size(s.Store.Used), quota, count(s.Store.Complete, "blob"), s.Store.Partial)
 	b := s.Bytes
-	in := b.FromPeers + b.FromSeeder + b.FromUpstream
-	line("bytes in", "peers %s, seeder %s, upstream %s", part(b.FromPeers, in), part(b.FromSeeder, in), part(b.FromUpstream, in))
+	in := b.FromPeers + b.FromSeeder + b.FromUpstream + b.FromObjectStore
+	text := fmt.Sprintf("peers %s, seeder %s, upstream %s", part(b.FromPeers, in), part(b.FromSeeder, in), part(b.FromUpstream, in))
+	if b.FromObjectStore > 0 {
+		text += ", object store " + part(b.FromObjectStore, in)
+	}
+	line("bytes in", "%s", text)
 	line("bytes out", "to peers %s, to clients %s", size(b.ToPeers), size(b.ToClients))
 	last := "none yet"
 	if !s.Clients.LastRequest.IsZero() && !s.StartedAt.IsZero() {
@@ -95,10 +99,13 @@ func renderBlobs(w io.Writer, s *status.Status) {
 			of += " of " + size(b.Size)
 		}
 		src := b.BytesBySource
-		sum := src.Peers + src.Seeder + src.Upstream
+		sum := src.Peers + src.Seeder + src.Upstream + src.ObjectStore
 		var from string
 		if sum > 0 {
 			from = fmt.Sprintf("peers %s seeder %s upstream %s", share(src.Peers, sum), share(src.Seeder, sum), share(src.Upstream, sum))
+		}
+		if src.ObjectStore > 0 {
+			from += " object store " + share(src.ObjectStore, sum)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", clean(shortDigest(b.Digest)), bar(b), of, blobNote(b), from, clean(strings.Join(nonEmpty(b.Source, b.Error), ": ")))
 	}

@@ -39,9 +39,18 @@ type Params struct {
 	// Trusted tells whose signed piece hashes are believed, besides our own.
 	// It is called from Open on. May be nil.
 	Trusted func(peer.ID) bool
+	// Durable makes what keeps content for good, if not the store. It is called
+	// from Open, when the store is there. May be nil, as what it returns.
+	Durable func(context.Context, *Daemon) (Durable, error)
 	// Status adds to the status page what only one of the daemons knows. It is
 	// called from Open on. May be nil.
 	Status func(*status.Status)
+}
+
+// Durable is a fetch.Durable that is closed after the engine.
+type Durable interface {
+	fetch.Durable
+	Close()
 }
 
 // Daemon is what both daemons run on. Open makes one, Serve runs it, Close

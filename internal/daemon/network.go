@@ -22,11 +22,28 @@ import (
 	"github.com/samara-p2p/samara/pkg/p2p"
 )
 
+// openDurable makes what keeps content for good, if there is any.
+func (d *Daemon) openDurable(ctx context.Context) (fetch.Durable, error) {
+	if d.p.Durable == nil {
+		return nil, nil
+	}
+	durable, err := d.p.Durable(ctx, d)
+	if durable == nil || err != nil {
+		return nil, err
+	}
+	d.atClose(durable.Close)
+	return durable, nil
+}
+
 // openNetwork makes the engine and the node.
 func (d *Daemon) openNetwork(ctx context.Context) (err error) {
 	c := d.p.Config
+	durable, err := d.openDurable(ctx)
+	if err != nil {
+		return err
+	}
 	d.Engine = fetch.New(fetch.Options{
-		Store: d.Store, Upstream: d.Upstream, Seeder: d.p.Seeder, Key: d.key, Zone: c.Zone,
+		Store: d.Store, Upstream: d.Upstream, Durable: durable, Seeder: d.p.Seeder, Key: d.key, Zone: c.Zone,
 		Trusted: d.trusted, Locate: d.locate, Seed: uint64(time.Now().UnixNano()),
 		Log: d.Log.Named("fetch"), Registerer: d.Metrics, Namespace: d.p.Name,
 	})

@@ -36,7 +36,7 @@ func (d *Daemon) Status() status.Status {
 	}
 	t := d.Engine.Totals()
 	st.Bytes = status.Bytes{
-		FromPeers: t.From.Peers, FromSeeder: t.From.Seeder, FromUpstream: t.From.Upstream,
+		FromPeers: t.From.Peers, FromSeeder: t.From.Seeder, FromUpstream: t.From.Upstream, FromObjectStore: t.From.ObjectStore,
 		ToPeers: t.To, ToClients: d.toClients.Load(), Wasted: t.Wasted,
 	}
 	st.Clients.Requests = d.requests.Load()
@@ -112,7 +112,7 @@ func blob(b fetch.BlobStatus) status.Blob {
 		Digest: b.Digest.String(), Source: b.Source.String(), Size: b.Size, Have: b.Have,
 		Pieces: b.Pieces, PieceCount: b.Count, State: status.BlobState(b.State),
 		Peers: b.Members, Readers: b.Readers, RateBytesPerSec: int64(b.Rate),
-		BytesBySource: status.Sources{Peers: b.Bytes.Peers, Seeder: b.Bytes.Seeder, Upstream: b.Bytes.Upstream},
+		BytesBySource: status.Sources{Peers: b.Bytes.Peers, Seeder: b.Bytes.Seeder, Upstream: b.Bytes.Upstream, ObjectStore: b.Bytes.ObjectStore},
 		StartedAt:     b.Began, EndedAt: b.Ended, Error: b.Error,
 	}
 }

@@ -90,6 +90,8 @@ type Sources struct {
 	Peers    int64 `json:"peers"`
 	Seeder   int64 `json:"seeder"`
 	Upstream int64 `json:"upstream"`
+	// ObjectStore is what a seeder with one had there.
+	ObjectStore int64 `json:"objectStore,omitempty"`
 }
 
 // Bytes are totals since the daemon started.
@@ -97,9 +99,11 @@ type Bytes struct {
 	FromPeers    int64 `json:"fromPeers"`
 	FromSeeder   int64 `json:"fromSeeder"`
 	FromUpstream int64 `json:"fromUpstream"`
-	ToPeers      int64 `json:"toPeers"`
-	ToClients    int64 `json:"toClients"`
-	Wasted       int64 `json:"wasted"` // received and thrown away: bad or twice
+	// FromObjectStore is what a seeder with one had there.
+	FromObjectStore int64 `json:"fromObjectStore,omitempty"`
+	ToPeers         int64 `json:"toPeers"`
+	ToClients       int64 `json:"toClients"`
+	Wasted          int64 `json:"wasted"` // received and thrown away: bad or twice
 }
 
 // Clients are the container clients of the registry API or mirror. No request

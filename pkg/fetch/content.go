@@ -58,6 +58,7 @@ func (e *Engine) keepingOf(d digest.Digest) ([]byte, string, error) {
 type kept struct {
 	content []byte
 	meta    store.Meta
+	durable bool // it came from Options.Durable
 }
 
 // Keep stores a manifest or other small content and announces it. It can be
@@ -95,19 +96,26 @@ func (e *Engine) keepLocked(d digest.Digest, content []byte, mediaType string, s
 }
 
 // store writes what is kept to the disk. What has a DHT record is kept for
-// good; the rest can be had again.
+// good, and what no upstream has with its source; the rest can be had again.
 func (e *Engine) store(d digest.Digest, k *kept) {
-	lasting := announced(int64(len(k.content)), k.meta.MediaType)
+	var src Source
+	if len(k.meta.Sources) > 0 {
+		src = ParseSource(k.meta.Sources[0])
+	}
+	shown := announced(int64(len(k.content)), k.meta.MediaType)
 	var err error
-	if lasting {
+	if shown || e.durable.only(src) {
 		err = e.o.Store.Put(d, k.content, k.meta)
 	} else {
 		err = e.o.Store.Cache(d, k.content)
 	}
 	if err != nil {
 		e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))
-	} else if lasting && e.ready() {
+	} else if shown && e.ready() {
 		e.provide(d)
+	}
+	if err == nil && !k.durable {
+		e.durable.fetched(src, d)
 	}
 	e.mu.Lock()
 	delete(e.keeping, d)

@@ -105,6 +105,7 @@ var (
 type Options struct {
 	Store    *store.Store
 	Upstream Upstream // nil: never fall back to an upstream
+	Durable  Durable  // a seeder's, asked before the upstream; nil: there is none
 
 	// Seeder makes blobs come from the upstream, once each, and signs their
 	// piece hashes with Key, the node's identity.
@@ -159,6 +160,7 @@ const (
 // Engine downloads, holds and gives blobs. Safe for concurrent use.
 type Engine struct {
 	o       Options
+	durable durable
 	self    peer.ID // of Options.Key; empty without one
 	log     *zap.Logger
 	net     Network       // set before started is closed
@@ -204,7 +206,7 @@ func New(o Options) *Engine {
 		o.Locate = func(digest.Digest) (Want, bool) { return Want{}, false }
 	}
 	e := &Engine{
-		o: o, log: o.Log, epoch: time.Now(),
+		o: o, durable: durable{o.Durable}, log: o.Log, epoch: time.Now(),
 		started: make(chan struct{}),
 		buffers: semaphore.NewWeighted(o.MaxBuffer),
 		active:  make(chan struct{}, o.MaxActive),

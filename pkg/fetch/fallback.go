@@ -53,7 +53,7 @@ func (d *download) upstreamFailed(err error) {
 // from the upstream itself; nobody else gets them before the digest is right.
 func (d *download) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
 	s := d.s
-	r, err := s.upstreamRange(ctx, a.First, a.End)
+	r, _, err := s.upstreamRange(ctx, a.First, a.End)
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (e *Engine) fetchFor(m p2p.Join) (*swarm, string) {
 	case w.Size <= 0:
 		return nil, "the seeder does not know the size of this blob"
 	}
-	if _, ok := e.o.Upstream.URL(w.Source.Upstream); !ok {
+	if _, ok := e.o.Upstream.URL(w.Source.Upstream); !ok && !e.durable.only(w.Source) {
 		return nil, "the seeder has no upstream named " + w.Source.Upstream
 	}
 	s, err := e.want(w)

@@ -31,7 +31,7 @@ func newMetrics(r prometheus.Registerer, ns string) *metrics {
 		downloads: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "downloads_total",
 			Help: "Downloads of blobs that ended, by result: ok, unavailable, not_found, corrupt, full, stopped."}, []string{"result"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "received_bytes_total",
-			Help: "Blob bytes received and verified, by source: peer, seeder, upstream."}, []string{"source"}),
+			Help: "Blob bytes received and verified, by source: peer, seeder, upstream, objectstore."}, []string{"source"}),
 		wasted: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "duplicate_bytes_total",
 			Help: "Blob bytes received that were already held."}),
 		given: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "given_bytes_total",
@@ -63,6 +63,8 @@ func (m *metrics) received(seeder, upstream bool, n int, fresh bool) {
 		m.wasted.Add(float64(n))
 	}
 }
+
+func (m *metrics) receivedDurable(n int) { m.bytes.WithLabelValues("objectstore").Add(float64(n)) }
 
 // maxNamed bounds the peers that a metric names.
 const maxNamed = 32

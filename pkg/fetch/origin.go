@@ -239,7 +239,7 @@ func (o *origin) unclaim(i int) {
 // where another stream has taken a piece.
 func (o *origin) stream(first, end int, inOrder bool) error {
 	s := o.s
-	r, err := s.upstreamRange(o.ctx, first, end)
+	r, kept, err := s.upstreamRange(o.ctx, first, end)
 	if err != nil {
 		return o.explain(err)
 	}
@@ -253,6 +253,9 @@ func (o *origin) stream(first, end int, inOrder bool) error {
 		p := (*buf)[:s.geom.Len(i)]
 		if _, err := io.ReadFull(r, p); err != nil {
 			o.unclaim(i)
+			if kept && o.ctx.Err() == nil && !s.e.durable.only(s.sources.current()) && !s.skipDurable.Swap(true) {
+				return o.stream(i, end, inOrder) // from the upstream
+			}
 			return o.explain(fmt.Errorf("piece %d: %w", i, err))
 		}
 		h := piece.Sum(p)
@@ -264,9 +267,16 @@ func (o *origin) stream(first, end int, inOrder bool) error {
 			o.digest.Write(p)
 			o.hashed = i + 1
 		}
-		s.e.ledger.fromUpstream(len(p))
-		s.prog.add(false, true, len(p))
-		s.e.metrics.received(false, true, len(p), true)
+		if kept {
+			s.usedDurable.Store(true)
+			s.e.ledger.fromDurable(len(p))
+			s.prog.addDurable(len(p))
+			s.e.metrics.receivedDurable(len(p))
+		} else {
+			s.e.ledger.fromUpstream(len(p))
+			s.prog.add(false, true, len(p))
+			s.e.metrics.received(false, true, len(p), true)
+		}
 		if !s.post(func() { s.fetched(i, h) }) {
 			return ErrStopped
 		}
@@ -334,6 +344,9 @@ func (s *swarm) originDone(err error) {
 		return
 	}
 	if errors.As(err, new(*CorruptError)) {
+		if s.usedDurable.Load() {
+			s.e.durable.Corrupt(s.sources.current(), s.digest)
+		}
 		s.corrupt(false)
 		return
 	}

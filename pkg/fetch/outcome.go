@@ -177,7 +177,10 @@ func (s *swarm) committed(err error) {
 	s.e.metrics.downloads.WithLabelValues("ok").Inc()
 	took, by := s.prog.summary()
 	s.log.Info("blob complete", zap.Int64("size", s.geom.Size()), zap.Duration("took", took),
-		zap.Int64("from_peers", by.Peers), zap.Int64("from_seeder", by.Seeder), zap.Int64("from_upstream", by.Upstream))
+		zap.Int64("from_peers", by.Peers), zap.Int64("from_seeder", by.Seeder), zap.Int64("from_upstream", by.Upstream), zap.Int64("from_objectstore", by.ObjectStore))
+	if by.Upstream > 0 || by.ObjectStore == 0 {
+		s.e.durable.fetched(s.sources.current(), s.digest)
+	}
 	s.e.giver.blobUp(s)
 	for _, m := range s.members {
 		if s.tells(m) {

@@ -118,6 +118,9 @@ func (e *Engine) settleSmall(c *smallCall, a found) {
 		return
 	}
 	k := e.keepLocked(c.want.Digest, a.content, a.media, c.want.Source)
+	if k != nil {
+		k.durable = a.kept
+	}
 	c.content = a.content
 	close(c.done)
 	e.mu.Unlock()
@@ -145,6 +148,7 @@ type found struct {
 	from     peer.ID // "" for the upstream
 	seeder   bool
 	upstream bool
+	kept     bool // by Options.Durable
 	err      error
 }
 
@@ -206,9 +210,14 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64, waited tim
 }
 
 func (e *Engine) noteSmall(a found) {
-	if a.upstream {
+	switch {
+	case a.kept:
+		e.ledger.fromDurable(len(a.content))
+		e.metrics.receivedDurable(len(a.content))
+		return
+	case a.upstream:
 		e.ledger.fromUpstream(len(a.content))
-	} else {
+	default:
 		e.ledger.received(a.from, a.seeder, len(a.content))
 	}
 	e.metrics.received(a.seeder, a.upstream, len(a.content), true)
@@ -338,19 +347,35 @@ func (e *Engine) askEach(ctx context.Context, d digest.Digest, limit int64, peer
 	return found{err: errNobody}
 }
 
-// smallFromUpstream reads a small blob from its upstream and checks its digest.
+// smallFromUpstream reads a small blob from where it is kept for good, or from
+// its upstream.
 func (e *Engine) smallFromUpstream(ctx context.Context, w Want, limit int64) found {
 	if e.o.Upstream == nil || w.Source == (Source{}) {
 		return found{err: errors.New("no upstream is known for it")}
 	}
-	r, err := e.o.Upstream.Blob(ctx, w.Source.Upstream, w.Source.Repository, w.Digest, 0, -1)
+	a := e.readSmall(ctx, w, limit, false)
+	if a.err == nil || !a.kept || ctx.Err() != nil {
+		return a
+	}
+	if errors.Is(a.err, ErrCorrupt) {
+		e.durable.Corrupt(w.Source, w.Digest)
+	}
+	if e.durable.only(w.Source) {
+		return a
+	}
+	return e.readSmall(ctx, w, limit, true)
+}
+
+// readSmall reads a small blob and checks its digest.
+func (e *Engine) readSmall(ctx context.Context, w Want, limit int64, skipDurable bool) found {
+	r, kept, err := e.blobOf(ctx, w.Source, w.Digest, 0, -1, skipDurable)
 	if err != nil {
-		return found{err: explainUpstream(err)}
+		return found{kept: kept, err: explainUpstream(err)}
 	}
 	defer r.Close()
 	var buf bytes.Buffer
 	if _, err := io.Copy(&buf, io.LimitReader(r, limit+1)); err != nil {
-		return found{err: explainUpstream(err)}
+		return found{kept: kept, err: explainUpstream(err)}
 	}
 	switch {
 	case int64(buf.Len()) > limit:
@@ -358,7 +383,7 @@ func (e *Engine) smallFromUpstream(ctx context.Context, w Want, limit int64) fou
 	case w.Digest.Algorithm().FromBytes(buf.Bytes()) != w.Digest:
 		err = &CorruptError{Digest: w.Digest, Source: w.Source}
 	}
-	return found{content: buf.Bytes(), upstream: true, err: err}
+	return found{content: buf.Bytes(), upstream: !kept, kept: kept, err: err}
 }
 
 // FromPeers finds content by digest among peers alone: the neighbours, and

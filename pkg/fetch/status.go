@@ -12,7 +12,7 @@ import (
 )
 
 // BySource splits received bytes by where they came from.
-type BySource struct{ Peers, Seeder, Upstream int64 }
+type BySource struct{ Peers, Seeder, Upstream, ObjectStore int64 }
 
 // BlobStatus is a swarm as the status page shows it.
 type BlobStatus struct {
@@ -108,6 +108,13 @@ func (p *progress) add(seeder, upstream bool, n int) {
 	}
 }
 
+// addDurable counts bytes of Options.Durable.
+func (p *progress) addDurable(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.by.ObjectStore += int64(n)
+}
+
 func (p *progress) summary() (time.Duration, BySource) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,7 +156,7 @@ func (s *swarm) status() BlobStatus {
 	}
 	took, by := s.prog.summary()
 	st.Bytes = by
-	st.Received = by.Peers + by.Seeder + by.Upstream
+	st.Received = by.Peers + by.Seeder + by.Upstream + by.ObjectStore
 	if took > 0 && st.Received > 0 {
 		st.Rate = float64(st.Received) / took.Seconds()
 	}
@@ -225,6 +232,12 @@ func (l *ledger) fromUpstream(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.totals.From.Upstream += int64(n)
+}
+
+func (l *ledger) fromDurable(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.totals.From.ObjectStore += int64(n)
 }
 
 func (l *ledger) sent(p peer.ID, n int64) {

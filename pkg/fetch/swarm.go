@@ -71,6 +71,9 @@ type swarm struct {
 	closed bool         // guarded by gate
 	inbox  chan task
 
+	skipDurable atomic.Bool // what is kept of the blob could not be read
+	usedDurable atomic.Bool // some of its bytes are from there
+
 	sources sources
 	hashes  hashes
 	readers readers

@@ -11,27 +11,32 @@ import (
 )
 
 // upstreamRange opens the pieces [first, end) at the blob's source, or at the
-// next one where that does not have the blob or does not let us have it.
-func (s *swarm) upstreamRange(ctx context.Context, first, end int) (*upstream.BlobReader, error) {
+// next one where that does not have the blob or does not let us have it. kept
+// tells that the bytes are those of Options.Durable.
+func (s *swarm) upstreamRange(ctx context.Context, first, end int) (r BlobReader, kept bool, err error) {
 	off := s.geom.Offset(first)
 	n := min(s.geom.Offset(end), s.geom.Size()) - off
 	src := s.sources.current()
 	for {
-		r, err := s.e.o.Upstream.Blob(ctx, src.Upstream, src.Repository, s.digest, off, n)
+		r, kept, err := s.e.blobOf(ctx, src, s.digest, off, n, s.skipDurable.Load())
 		if err == nil {
 			if size := r.Size(); size >= 0 && size != s.geom.Size() { // below 0: it does not say
 				r.Close()
-				return nil, fmt.Errorf("%s says that the blob has %d bytes, its manifest %d: %w", src, size, s.geom.Size(), errSize)
+				if kept && !s.e.durable.only(src) && !s.skipDurable.Swap(true) {
+					s.e.durable.Corrupt(src, s.digest)
+					continue
+				}
+				return nil, kept, fmt.Errorf("%s says that the blob has %d bytes, its manifest %d: %w", src, size, s.geom.Size(), errSize)
 			}
-			return r, nil
+			return r, kept, nil
 		}
 		kind := upstream.KindOf(err)
-		if kind != upstream.NotFound && kind != upstream.Denied {
-			return nil, err
+		if kind != upstream.NotFound && kind != upstream.Denied && !errors.Is(err, ErrNotFound) {
+			return nil, kept, err
 		}
 		other, ok := s.sources.next(src)
 		if !ok {
-			return nil, err
+			return nil, kept, err
 		}
 		s.log.Info("a source does not give the blob; trying another", zap.Stringer("source", src), zap.Stringer("next", other), zap.Error(err))
 		src = other
