@@ -60,6 +60,9 @@ func renderHead(w io.Writer, s *status.Status) {
 		quota = fmt.Sprintf("%d%% of %s", percent(s.Store.Used, s.Store.Quota), size(s.Store.Quota))
 	}
 	line("store", "%s (%s), %s, %d partial", size(s.Store.Used), quota, count(s.Store.Complete, "blob"), s.Store.Partial)
+	for _, p := range s.Store.Prefixes {
+		line("  "+p.Prefix, "%s (%d%% of %s)", size(p.Used), percent(p.Used, p.Quota), size(p.Quota))
+	}
 	b := s.Bytes
 	in := b.FromPeers + b.FromSeeder + b.FromUpstream + b.FromObjectStore
 	text := fmt.Sprintf("peers %s, seeder %s, upstream %s", part(b.FromPeers, in), part(b.FromSeeder, in), part(b.FromUpstream, in))

@@ -35,6 +35,7 @@ type Common struct {
 	Offline         bool          `name:"offline" group:"Upstreams" help:"serve what is held, and connect to no upstream at all; what is missing is 404"`
 
 	Quota ByteSize `name:"quota" group:"Storage" help:"bytes that content may take, like 50GiB; what was used longest ago goes first; 0 is no limit but the disk's"`
+	Scrub
 
 	LogLevel      string        `name:"log-level" group:"Operation" help:"debug, info, warn or error; can be changed while running (PUT /v1/log-level)"`
 	LogFormat     string        `name:"log-format" group:"Operation" help:"json or console"`
@@ -61,6 +62,7 @@ type Peerd struct {
 
 func defaultCommon() Common {
 	return Common{
+		Scrub:         defaultScrub(),
 		P2PListen:     []string{"/ip4/0.0.0.0/tcp/4001"},
 		PiecesListen:  ":4002",
 		AdminListen:   "127.0.0.1:9095",

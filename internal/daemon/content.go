@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
@@ -25,7 +26,7 @@ const maxCatalog = 1_000_000
 func (d *Daemon) openContent(context.Context) (err error) {
 	c := d.p.Config
 	d.Store, err = store.Open(filepath.Join(c.Data, "store"), store.Options{
-		Quota: int64(c.Quota), Log: d.Log.Named("store"), Registerer: d.Metrics, Namespace: d.p.Name,
+		Quota: int64(c.Quota), Prefixes: d.p.Prefixes, Log: d.Log.Named("store"), Registerer: d.Metrics, Namespace: d.p.Name,
 		Verify: d.signedHashes,
 	})
 	if err != nil {
@@ -124,8 +125,33 @@ func (d *Daemon) learnStored() {
 		if err != nil {
 			continue
 		}
-		if _, err := d.Catalog.Learn(n, in.Digest, mediaType, content); err != nil {
+		p, err := d.Catalog.Learn(n, in.Digest, mediaType, content)
+		if err != nil {
 			d.Log.Warn("a stored manifest is not understood", zap.Stringer("digest", in.Digest), zap.Error(err))
+			continue
+		}
+		for _, c := range p.Children {
+			d.Store.CountFor(c.Digest, n.String())
 		}
 	}
+}
+
+// freshUse is how old a use of an image may be that another one does not add to.
+const freshUse = time.Minute
+
+// Pulled notes that a client has taken a manifest by the name of n: its blobs are
+// used by it now, those too that the client has already and does not ask for. An
+// index says nothing of which platform is wanted.
+func (d *Daemon) Pulled(n registry.Name, m *registry.Manifest) {
+	if in, err := d.Store.Stat(m.Digest); err == nil && time.Since(in.LastUse) < freshUse {
+		return
+	}
+	children, kind, err := registry.Children(m.MediaType, m.Content)
+	if err == nil && kind != registry.KindIndex {
+		for _, c := range children {
+			d.Store.Touch(c.Digest)
+			d.Store.CountFor(c.Digest, n.String())
+		}
+	}
+	d.Store.Touch(m.Digest) // last: it is the smallest loss, and evicted after them
 }

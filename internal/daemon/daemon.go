@@ -36,6 +36,8 @@ type Params struct {
 	// Warnings are the configuration's own; they are logged.
 	Warnings []config.Problem
 	Seeder   bool
+	// Prefixes are quotas for what is fetched from repositories.
+	Prefixes []store.PrefixQuota
 	// Trusted tells whose signed piece hashes are believed, besides our own.
 	// It is called from Open on. May be nil.
 	Trusted func(peer.ID) bool

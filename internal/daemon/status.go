@@ -45,6 +45,9 @@ func (d *Daemon) Status() status.Status {
 	}
 	u := d.Store.Usage()
 	st.Store = status.Store{Path: c.Data, Used: u.Used, Quota: u.Quota, Complete: u.Blobs, Partial: u.Partial}
+	for _, p := range u.Prefixes {
+		st.Store.Prefixes = append(st.Store.Prefixes, status.Prefix{Prefix: p.Prefix, Used: p.Used, Quota: p.Bytes})
+	}
 	def := d.Resolver.Default()
 	for _, s := range d.Upstream.Stats() {
 		up := status.Upstream{Name: s.Name, URL: s.URL, Default: s.Name == def, Requests: s.Requests,

@@ -120,6 +120,15 @@ type Store struct {
 	Quota    int64  `json:"quota"` // 0: none
 	Complete int    `json:"complete"`
 	Partial  int    `json:"partial"`
+
+	Prefixes []Prefix `json:"prefixes,omitempty"` // quotas of what is fetched
+}
+
+// Prefix is what content of the repositories below a prefix takes.
+type Prefix struct {
+	Prefix string `json:"prefix"`
+	Used   int64  `json:"used"`
+	Quota  int64  `json:"quota"`
 }
 
 // Upstream is one registry's account.

@@ -19,29 +19,25 @@ import (
 const maxContent = 8 << 20
 
 // Held returns content that the store holds whole, and its media type.
-// It fails with store.ErrNotFound where it does not, or is larger than limit.
+// It fails with store.ErrNotFound where it does not, or is larger than limit. To
+// look is no use of the content: whoever gives it to somebody says so (store.Touch).
 func (e *Engine) Held(d digest.Digest, limit int64) ([]byte, string, error) {
 	if content, mediaType, err := e.keepingOf(d); err == nil && int64(len(content)) <= limit {
 		return content, mediaType, nil
 	}
-	b, err := e.o.Store.Blob(d)
-	if err != nil {
-		return nil, "", err
-	}
-	defer b.Release()
-	if !b.Complete() || b.Size() > limit {
-		return nil, "", store.ErrNotFound
-	}
-	f, err := b.File()
+	f, in, err := e.o.Store.Peek(d)
 	if err != nil {
 		return nil, "", err
 	}
 	defer f.Close()
-	buf := make([]byte, b.Size())
+	if in.Size > limit {
+		return nil, "", store.ErrNotFound
+	}
+	buf := make([]byte, in.Size)
 	if _, err := io.ReadFull(f, buf); err != nil {
 		return nil, "", fmt.Errorf("read %s: %w", d, err)
 	}
-	return buf, b.Meta().MediaType, nil
+	return buf, in.Meta.MediaType, nil
 }
 
 // keepingOf returns content that is on its way to the disk.
@@ -107,7 +103,7 @@ func (e *Engine) store(d digest.Digest, k *kept) {
 	if shown || e.durable.only(src) {
 		err = e.o.Store.Put(d, k.content, k.meta)
 	} else {
-		err = e.o.Store.Cache(d, k.content)
+		err = e.o.Store.Cache(d, k.content, k.meta.Sources...)
 	}
 	if err != nil {
 		e.log.Warn("cannot keep small content", zap.Stringer("digest", d), zap.Error(err))

@@ -146,7 +146,7 @@ func (e *Engine) want(w Want) (*swarm, error) {
 // was told a wrong size, left behind does not stand in the way; nor do blobs
 // that only linger.
 func (e *Engine) create(w Want) (*store.Blob, error) {
-	b, err := e.o.Store.Create(w.Digest, w.Size)
+	b, err := e.o.Store.Create(w.Digest, w.Size, w.Source.String())
 	switch {
 	case errors.Is(err, store.ErrSize):
 		if in, serr := e.o.Store.Stat(w.Digest); serr != nil || in.Complete || in.Have+in.Raw > 0 {
@@ -162,7 +162,7 @@ func (e *Engine) create(w Want) (*store.Blob, error) {
 	default:
 		return b, err
 	}
-	return e.o.Store.Create(w.Digest, w.Size)
+	return e.o.Store.Create(w.Digest, w.Size, w.Source.String())
 }
 
 // shed ends the swarms that nobody uses, whose blobs the store cannot evict

@@ -192,6 +192,7 @@ func (e *Engine) Contents(ctx context.Context, from peer.ID, ds []digest.Digest,
 		if err := w.Give(i, content, mediaType); err != nil {
 			return err
 		}
+		e.o.Store.Touch(d)
 		e.ledger.sent(from, int64(len(content)))
 		e.metrics.given.Add(float64(len(content)))
 	}

@@ -35,6 +35,7 @@ type backend struct {
 	catalog    *registry.Catalog
 	log        *zap.Logger
 	noPrefetch bool
+	pulled     func(registry.Name, *registry.Manifest) // told of each manifest that a client takes
 }
 
 // engine is what the backend asks of the downloads (*fetch.Engine).
@@ -67,7 +68,7 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 		Decide: manifestTimeout, Recheck: recheckTimeout, Patience: patience, Last: lastPatience, Brisk: true,
 		Log: log, Registerer: d.Metrics, Namespace: "peerd",
 	}
-	b := &backend{engine: d.Engine, catalog: d.Catalog, log: log, noPrefetch: c.NoPrefetch, meta: metadata.New(o)}
+	b := &backend{engine: d.Engine, catalog: d.Catalog, log: log, noPrefetch: c.NoPrefetch, meta: metadata.New(o), pulled: d.Pulled}
 	o.Tags = d.ReferrerTags
 	b.refs = metadata.NewReferrers(o)
 	return b
@@ -111,6 +112,7 @@ func (b *backend) Manifest(ctx context.Context, r registry.Request) (*registry.M
 		return nil, registry.ManifestUnknown(r.Name, r.Reference, err)
 	}
 	if !r.Head { // who only looks may have it all
+		b.pulled(r.Name, m)
 		b.prefetch(r.Name, m)
 	}
 	return m, nil

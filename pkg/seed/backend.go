@@ -35,6 +35,8 @@ type backend struct {
 	log    *zap.Logger
 	store  *store.Store
 
+	// pulled is told of each manifest that a client takes.
+	pulled func(registry.Name, *registry.Manifest)
 	// proves asks the upstream whether it has the content that a request names
 	// by digest.
 	proves func(ctx context.Context, r registry.Request) error
@@ -50,7 +52,7 @@ func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
 		Decide:  resolveTimeout, Recheck: recheckTimeout,
 		Log: d.Log.Named("seed"), Registerer: d.Metrics, Namespace: "seeder",
 	}
-	b := &backend{engine: d.Engine, tags: d.Tags, store: d.Store, log: d.Log.Named("seed"), meta: metadata.New(o)}
+	b := &backend{engine: d.Engine, tags: d.Tags, store: d.Store, log: d.Log.Named("seed"), meta: metadata.New(o), pulled: d.Pulled}
 	b.proves = func(ctx context.Context, r registry.Request) error {
 		ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 		defer cancel()
@@ -75,6 +77,9 @@ func (b *backend) Manifest(ctx context.Context, r registry.Request) (*registry.M
 	m, err := b.meta.Manifest(ctx, r)
 	if err != nil {
 		return nil, asRegistryError(err, registry.ManifestUnknown(r.Name, r.Reference, err))
+	}
+	if !r.Head {
+		b.pulled(r.Name, m)
 	}
 	return m, nil
 }

@@ -16,7 +16,11 @@ import (
 // Run is `seeder serve`: it serves until ctx ends, and returns once everything
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Seeder, version string) error {
-	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true})
+	prefixes, err := proxiedQuotas(c)
+	if err != nil {
+		return err
+	}
+	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true, Prefixes: prefixes})
 	if err != nil {
 		return err
 	}

@@ -138,6 +138,8 @@ func (st *state) adoptFile(path string, m Meta) (late, err error) {
 	late = errors.Join(st.s.charge(st, st.geo.Size()), st.syncDirs()) // it was promised: there is room
 	st.s.mu.Lock()
 	st.kept = true
+	st.users = st.s.prefixes.users(m.Sources) // should it be kept no more
+	st.s.recountLocked(st)
 	st.s.mu.Unlock()
 	st.mu.Lock()
 	st.complete, st.meta = true, m

@@ -96,6 +96,10 @@ func (b *Blob) SetMeta(m Meta) error {
 	if err := b.alive(); err != nil {
 		return err
 	}
+	st.s.mu.Lock()
+	trash := st.s.usedByLocked(st, m.Sources...)
+	st.s.mu.Unlock()
+	st.s.sweep(trash)
 	st.mu.Lock()
 	same := st.meta.MediaType == m.MediaType && slices.Equal(st.meta.Sources, m.Sources)
 	durable := st.complete // a partial blob's is made durable by Commit
@@ -148,6 +152,7 @@ func (b *Blob) Keep(on bool) error {
 	}
 	st.s.mu.Lock()
 	st.kept = on // the last unpin goes by it
+	st.s.recountLocked(st)
 	st.s.mu.Unlock()
 	return nil
 }
@@ -171,17 +176,17 @@ func (b *Blob) File() (*os.File, error) {
 	if b.released.Load() {
 		return nil, ErrClosed
 	}
-	b.st.mu.Lock()
-	defer b.st.mu.Unlock()
-	if b.st.err != nil {
-		return nil, b.st.err
+	return b.st.file()
+}
+
+func (st *state) file() (*os.File, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.err != nil {
+		return nil, st.err
 	}
-	if !b.st.complete {
-		return nil, fmt.Errorf("%w: %s is not complete", ErrNotHeld, b.st.digest)
+	if !st.complete {
+		return nil, fmt.Errorf("%w: %s is not complete", ErrNotHeld, st.digest)
 	}
-	f, err := os.Open(b.st.contentLocked())
-	if err != nil {
-		return nil, fmt.Errorf("store: open %s: %w", b.st.digest, err)
-	}
-	return f, nil
+	return st.openLocked()
 }

@@ -29,7 +29,7 @@ func (s *Store) Put(d digest.Digest, content []byte, m Meta) error {
 }
 
 func (s *Store) put(d digest.Digest, content []byte, m Meta, durable bool) error {
-	b, err := s.Create(d, int64(len(content)))
+	b, err := s.Create(d, int64(len(content)), m.Sources...)
 	if err != nil {
 		return err
 	}
@@ -57,9 +57,10 @@ func (s *Store) put(d digest.Digest, content []byte, m Meta, durable bool) error
 // of what Put does: one file without a directory of its own, and no flush.
 // SIGKILL loses nothing; power loss may take the blob, but never leaves a wrong
 // one: at the first Open under another boot it is hashed. The caller has
-// verified that content is d.
+// verified that content is d. repositories are as for CountFor: there is no meta
+// file to remember them.
 // Errors: those of Create.
-func (s *Store) Cache(d digest.Digest, content []byte) error {
+func (s *Store) Cache(d digest.Digest, content []byte, repositories ...string) error {
 	if err := checkDigest(d); err != nil {
 		return err
 	}
@@ -78,17 +79,22 @@ func (s *Store) Cache(d digest.Digest, content []byte) error {
 	}
 	if s.blobs[d] != nil {
 		s.mu.Unlock()
-		return s.put(d, content, Meta{}, false)
+		err := s.put(d, content, Meta{}, false)
+		for _, r := range repositories {
+			s.CountFor(d, r)
+		}
+		return err
 	}
 	st := newState(s, d, g)
 	s.blobs[d] = st
 	s.pinLocked(st)
-	trash, err := s.promiseLocked(st, free)
+	trash := s.usedByLocked(st, repositories...)
+	more, err := s.promiseLocked(st, free)
 	if err != nil {
 		s.forgetLocked(st)
 	}
 	s.mu.Unlock()
-	s.sweep(trash)
+	s.sweep(append(trash, more...))
 	st.build(err, func() error { return st.smallFile(content) })
 	s.unpin(st)
 	if st.initErr != nil {

@@ -156,15 +156,20 @@ func (st *state) promote() error {
 	return nil
 }
 
-// counted enters a blob that has just become complete in the accounts.
+// counted enters a blob that has just become complete in the accounts. That is a
+// use: whoever wanted it has it now.
 func (st *state) counted() {
 	s := st.s
 	s.mu.Lock()
+	touch := s.useLocked(st)
 	st.full = true
 	s.complete++
-	s.promised -= st.promise
-	st.promise, st.promising = 0, false
+	s.promiseToLocked(st, -st.promise)
+	st.promising = false
 	s.mu.Unlock()
+	if touch {
+		st.touch()
+	}
 	s.m.commits.Inc()
 }
 

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"container/list"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,18 +15,25 @@ import (
 // touchEvery bounds how often a use is written to disk.
 const touchEvery = time.Minute
 
-// pinLocked takes st off the LRU list and tells whether its last use should be
-// written to disk. The caller holds s.mu.
+// pinLocked takes st off the LRU list, which counts as a use, and tells whether
+// that should be written to disk. The caller holds s.mu.
 func (s *Store) pinLocked(st *state) (touch bool) {
 	st.pins++
-	if st.elem != nil {
-		s.lru.Remove(st.elem)
-		st.elem = nil
-		s.idle -= st.bytes
-	}
+	s.unlistLocked(st)
 	return s.usedLocked(st)
 }
 
+// useLocked is a use without a pin.
+func (s *Store) useLocked(st *state) (touch bool) {
+	touch = s.usedLocked(st)
+	if st.elem != nil {
+		s.unlistLocked(st)
+		s.idleLocked(st)
+	}
+	return touch
+}
+
+// usedLocked notes a use now, and tells whether it should be written to disk.
 func (s *Store) usedLocked(st *state) (touch bool) {
 	st.lastUse = s.o.Now()
 	if d := st.lastUse.Sub(st.touched); d >= 0 && d < touchEvery {
@@ -36,6 +45,7 @@ func (s *Store) usedLocked(st *state) (touch bool) {
 
 // unpin is the end of a handle or reader. With the last one gone the blob may
 // be evicted, its descriptors are closed and what was promised to it is free.
+// That it ends is no use: a download holds on to its blob long after.
 func (s *Store) unpin(st *state) {
 	s.mu.Lock()
 	st.pins--
@@ -43,12 +53,14 @@ func (s *Store) unpin(st *state) {
 		s.mu.Unlock()
 		return
 	}
-	s.promised -= st.promise
-	st.promise, st.promising = 0, false
-	touch := false
+	s.promiseToLocked(st, -st.promise)
+	st.promising = false
+	var trash []string
 	if !st.detached {
-		touch = s.usedLocked(st) && !s.closed
 		s.idleLocked(st)
+		if !s.closed {
+			trash = s.shrinkLocked(st)
+		}
 	}
 	// Under s.mu, so that no new pin comes between and finds them closing.
 	err := st.closeFiles()
@@ -56,54 +68,113 @@ func (s *Store) unpin(st *state) {
 	if err != nil {
 		s.log.Warn("close blob files", zap.Stringer("digest", st.digest), zap.Error(err))
 	}
-	if touch {
-		st.touch()
-	}
+	s.sweep(trash)
 }
 
 // idleLocked lets a blob that nobody pins be evicted, unless it is kept.
 func (s *Store) idleLocked(st *state) {
-	if !st.kept {
-		st.elem = s.lru.PushBack(st)
-		s.idle += st.bytes
+	if st.kept {
+		return
+	}
+	st.elem = insertByUse(&s.lru, st)
+	s.idle += st.bytes
+	for i := range st.shares {
+		st.shares[i].elem = insertByUse(&st.shares[i].p.lru, st)
+	}
+}
+
+// insertByUse puts st where its last use belongs, mostly at the end.
+func insertByUse(l *list.List, st *state) *list.Element {
+	for e := l.Back(); e != nil; e = e.Prev() {
+		if !e.Value.(*state).lastUse.After(st.lastUse) {
+			return l.InsertAfter(st, e)
+		}
+	}
+	return l.PushFront(st)
+}
+
+// unlistLocked undoes idleLocked.
+func (s *Store) unlistLocked(st *state) {
+	if st.elem == nil {
+		return
+	}
+	s.lru.Remove(st.elem)
+	st.elem = nil
+	s.idle -= st.bytes
+	for i := range st.shares {
+		st.shares[i].p.lru.Remove(st.shares[i].elem)
+		st.shares[i].elem = nil
+	}
+}
+
+// holdLocked accounts n bytes more of a blob that is pinned, or new.
+func (s *Store) holdLocked(st *state, n int64) {
+	st.bytes += n
+	s.used += n
+	for _, sh := range st.shares {
+		sh.p.used += n
+	}
+}
+
+// promiseToLocked keeps n bytes more of room for a blob.
+func (s *Store) promiseToLocked(st *state, n int64) {
+	st.promise += n
+	s.promised += n
+	for _, sh := range st.shares {
+		sh.p.promised += n
 	}
 }
 
 // promiseLocked makes room for all of st that is still to come, on the disk
 // (free bytes there) and within the quota, and keeps it until the last unpin.
-// The caller holds s.mu and sweeps what is returned.
+// The quota of a prefix gives way: it bounds what is cached, and is no reason to
+// refuse a pull. The caller holds s.mu and sweeps what is returned.
 func (s *Store) promiseLocked(st *state, free int64) (trash []string, err error) {
 	if st.full || st.promising {
 		return nil, nil
 	}
 	need := st.geo.Size() - st.bytes
-	if short := need + s.promised - free; short > s.idle {
+	if need+s.promised-free > s.idle {
 		return nil, &FullError{Path: s.dir, Need: need, Free: free - s.promised + s.idle}
-	} else if short > 0 {
-		trash = s.evictLocked(short, "disk")
 	}
+	if over := s.overLocked(need); over > s.idle {
+		return nil, &FullError{Path: s.dir, Need: need, Free: need - over + s.idle, Quota: s.o.Quota}
+	}
+	used := s.used
+	for _, sh := range slices.Clone(st.shares) {
+		trash = append(trash, s.shrinkPrefixLocked(sh.p, need)...)
+	}
+	trash = append(trash, s.evictLocked(need+s.promised-free-(used-s.used), "disk")...)
 	more, err := s.makeRoomLocked(need)
 	trash = append(trash, more...)
 	if err != nil {
 		return trash, err
 	}
-	st.promising, st.promise = true, need
-	s.promised += need
+	st.promising = true
+	s.promiseToLocked(st, need)
 	return trash, nil
+}
+
+// overLocked is by how much n more bytes exceed the quota.
+func (s *Store) overLocked(n int64) int64 {
+	if s.o.Quota <= 0 {
+		return 0
+	}
+	return s.used + s.promised + s.reserved + n - s.o.Quota
 }
 
 // makeRoomLocked evicts until n more bytes fit into the quota. It evicts
 // nothing where that cannot succeed.
 func (s *Store) makeRoomLocked(n int64) (trash []string, err error) {
-	over := s.used + s.promised + s.reserved + n - s.o.Quota
-	if s.o.Quota <= 0 || over <= 0 {
+	over := s.overLocked(n)
+	if over <= 0 {
 		return nil, nil
 	}
 	if over > s.idle {
 		return nil, &FullError{Path: s.dir, Need: n, Free: n - over + s.idle, Quota: s.o.Quota}
 	}
 	trash = s.evictLocked(over, "quota")
-	if over = s.used + s.promised + s.reserved + n - s.o.Quota; over > 0 {
+	if over = s.overLocked(n); over > 0 {
 		return trash, &FullError{Path: s.dir, Need: n, Free: n - over, Quota: s.o.Quota}
 	}
 	return trash, nil
@@ -112,31 +183,33 @@ func (s *Store) makeRoomLocked(n int64) (trash []string, err error) {
 // evictLocked evicts the least recently used blobs until n bytes are free.
 func (s *Store) evictLocked(n int64, why string) (trash []string) {
 	for e := s.lru.Front(); e != nil && n > 0; e = s.lru.Front() {
-		st := e.Value.(*state)
-		size := st.bytes
-		t, err := s.detachLocked(st)
-		if err != nil {
-			s.log.Error("evict", zap.Stringer("digest", st.digest), zap.Error(err))
-			continue
-		}
-		n -= size
-		trash = append(trash, t)
-		s.m.evictions.Inc()
-		s.log.Info("blob evicted", zap.Stringer("digest", st.digest), zap.Int64("bytes", size),
-			zap.Bool("complete", st.full), zap.Time("lastUse", st.lastUse), zap.String("reason", why))
+		used := s.used
+		trash = append(trash, s.evictStateLocked(e.Value.(*state), why)...)
+		n -= used - s.used
 	}
 	return trash
+}
+
+// evictStateLocked evicts one blob that nobody pins. One that cannot be moved
+// stays, and is not tried again before its next use.
+func (s *Store) evictStateLocked(st *state, why string) (trash []string) {
+	size := st.bytes
+	t, err := s.detachLocked(st)
+	if err != nil {
+		s.log.Error("evict", zap.Stringer("digest", st.digest), zap.Error(err))
+		return nil
+	}
+	s.m.evictions.WithLabelValues(why).Inc()
+	s.log.Info("blob evicted", zap.Stringer("digest", st.digest), zap.Int64("bytes", size),
+		zap.Bool("complete", st.full), zap.Time("lastUse", st.lastUse), zap.String("reason", why))
+	return []string{t}
 }
 
 // detachLocked takes a blob out of the table and moves its directory to the
 // trash, in one step as seen after a crash. The caller holds s.mu and knows
 // that nobody writes to the blob.
 func (s *Store) detachLocked(st *state) (trash string, err error) {
-	if st.elem != nil {
-		s.lru.Remove(st.elem)
-		st.elem = nil
-		s.idle -= st.bytes
-	}
+	s.unlistLocked(st)
 	s.trashed++
 	trash = filepath.Join(s.dir, trashName, fmt.Sprintf("%d-%s", s.trashed, st.digest.Encoded()[:16]))
 	st.mu.Lock()
@@ -159,9 +232,9 @@ func (s *Store) detachLocked(st *state) (trash string, err error) {
 func (s *Store) forgetLocked(st *state) {
 	delete(s.blobs, st.digest)
 	st.detached = true
-	s.used -= st.bytes
-	s.promised -= st.promise
-	st.bytes, st.promise, st.promising = 0, 0, false
+	s.holdLocked(st, -st.bytes)
+	s.promiseToLocked(st, -st.promise)
+	st.promising, st.shares = false, nil
 	if st.full {
 		s.complete--
 	}
@@ -185,14 +258,17 @@ func (s *Store) charge(st *state, n int64) error {
 	var trash []string
 	var err error
 	if st.promising {
-		st.promise -= n
-		s.promised -= n
+		s.promiseToLocked(st, -n)
 	} else {
-		trash, err = s.makeRoomLocked(n)
+		for _, sh := range slices.Clone(st.shares) {
+			trash = append(trash, s.shrinkPrefixLocked(sh.p, n)...)
+		}
+		var more []string
+		more, err = s.makeRoomLocked(n)
+		trash = append(trash, more...)
 	}
 	if err == nil {
-		st.bytes += n
-		s.used += n
+		s.holdLocked(st, n)
 	}
 	s.mu.Unlock()
 	s.sweep(trash)
@@ -206,11 +282,9 @@ func (s *Store) refund(st *state, n int64) {
 	if st.detached {
 		return
 	}
-	st.bytes -= n
-	s.used -= n
+	s.holdLocked(st, -n)
 	if st.promising {
-		st.promise += n
-		s.promised += n
+		s.promiseToLocked(st, n)
 	}
 }
 

@@ -3,7 +3,8 @@ package store
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	evictions, commits, corrupt, full prometheus.Counter
+	commits, corrupt, full prometheus.Counter
+	evictions              *prometheus.CounterVec // reason
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -21,7 +22,9 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 			Namespace: namespace, Subsystem: "store", Name: name, Help: help, ConstLabels: labels,
 		}, func() float64 { return f(s.Usage()) }))
 	}
-	m.evictions = counter("evictions_total", "Blobs removed to make room.")
+	m.evictions = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "store", Name: "evictions_total",
+		Help: "Blobs removed to make room, by what was short of it."}, []string{"reason"})
+	m.all = append(m.all, m.evictions)
 	m.commits = counter("commits_total", "Blobs that became complete.")
 	m.corrupt = counter("corrupt_total", "Blobs or unverified pieces whose content did not match, dropped.")
 	m.full = counter("full_total", "Writes refused for want of room on the disk or in the quota.")
@@ -29,6 +32,11 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 	gauge("promised_bytes", "Bytes still to come of blobs being written.", nil, func(u Usage) float64 { return float64(u.Promised) })
 	gauge("reserved_bytes", "Bytes of uploads under way.", nil, func(u Usage) float64 { return float64(u.Reserved) })
 	gauge("quota_bytes", "Bound on the bytes of content held; 0 = none.", nil, func(u Usage) float64 { return float64(u.Quota) })
+	for i, p := range s.prefixes {
+		of := prometheus.Labels{"prefix": p.name}
+		gauge("prefix_used_bytes", "Bytes of content that count for the quota of a prefix of repositories.", of, func(u Usage) float64 { return float64(u.Prefixes[i].Used) })
+		gauge("prefix_quota_bytes", "Bound on the bytes of content from the repositories below a prefix.", of, func(u Usage) float64 { return float64(u.Prefixes[i].Bytes) })
+	}
 	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "complete"}, func(u Usage) float64 { return float64(u.Blobs) })
 	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "partial"}, func(u Usage) float64 { return float64(u.Partial) })
 	if reg == nil {

@@ -35,7 +35,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: open: %w", err)
 	}
-	s := &Store{dir: dir, o: o, log: o.Log, blobs: make(map[digest.Digest]*state)}
+	s := &Store{dir: dir, o: o, log: o.Log, blobs: make(map[digest.Digest]*state), prefixes: newPrefixes(o.Prefixes)}
 	if s.m, err = newMetrics(s, o.Namespace, o.Registerer); err != nil {
 		return nil, fmt.Errorf("store: open %s: metrics: %w", dir, err)
 	}
@@ -77,12 +77,16 @@ func (s *Store) open() (err error) {
 	if err := s.load(); err != nil {
 		return dirError(s.dir, err)
 	}
-	if s.o.Quota > 0 {
-		s.mu.Lock()
-		out := s.evictLocked(s.used-s.o.Quota, "quota")
-		s.mu.Unlock()
-		s.sweep(out)
+	s.mu.Lock()
+	var out []string
+	for _, st := range s.blobs {
+		out = append(out, s.shrinkLocked(st)...) // quotas may be smaller than before
 	}
+	if s.o.Quota > 0 {
+		out = append(out, s.evictLocked(s.used-s.o.Quota, "quota")...)
+	}
+	s.mu.Unlock()
+	s.sweep(out)
 	return nil
 }
 
@@ -145,6 +149,8 @@ func (s *Store) load() error {
 		s.blobs[st.digest] = st
 		s.used += st.bytes
 		s.idleLocked(st)
+		st.users = s.prefixes.users(st.meta.Sources)
+		s.recountLocked(st)
 		if st.full {
 			s.complete++
 		}

@@ -82,6 +82,9 @@ func (b *Blob) NewReader(ctx context.Context, o ReadOptions) *Reader {
 func (r *Reader) Close() error {
 	r.once.Do(func() {
 		close(r.closed)
+		if !r.b.released.Load() {
+			r.b.st.s.Touch(r.b.st.digest) // a long read was one to its end
+		}
 		r.b.Release()
 	})
 	return nil

@@ -56,6 +56,9 @@ type state struct {
 	detached  bool          // no longer in the table
 	gone      chan struct{} // non-nil once Delete began; closed when it ended
 	kept      bool          // never evicted; written with side held too
+	users     []*prefix     // longest prefixes with a quota of those who use it; nil for others
+	shares    []share       // of the prefixes that it counts for
+	large     bool          // larger than all its users' quotas allow: evicted at once
 	lastUse   time.Time
 	touched   time.Time // last use as written to disk
 

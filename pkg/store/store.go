@@ -22,6 +22,10 @@ type Options struct {
 	// the pieces held of partial blobs, not the size of their sparse files.
 	Quota int64
 
+	// Prefixes bound the bytes of content by the repositories that it comes
+	// from. They are met by evicting, never by refusing.
+	Prefixes []PrefixQuota
+
 	// Verify is asked, for a partial blob whose bytes may have been lost with
 	// the power, what its pieces must hash to, given the runs kept with it.
 	// It may return nil. Pieces with no known hash are dropped; with a nil
@@ -65,6 +69,7 @@ type Usage struct {
 	Quota    int64 // 0 = none
 	Blobs    int   // complete
 	Partial  int
+	Prefixes []PrefixUsage
 }
 
 // Store holds blobs in one directory. It is safe for concurrent use.
@@ -76,7 +81,8 @@ type Store struct {
 	lock *os.File
 	step func(name string) // called where a crash may strike, for tests; else nil
 
-	shards shards
+	shards   shards
+	prefixes prefixes
 
 	mu       sync.Mutex
 	closed   bool
@@ -130,11 +136,12 @@ func (s *Store) Blob(d digest.Digest) (*Blob, error) {
 
 // Create returns a handle on the blob, making an empty partial one if there is
 // none, and pins it until Release. Room for all of it is made and kept until
-// then. An empty blob is complete at once.
+// then, first among what comes from the same repositories if these have a
+// quota. An empty blob is complete at once.
 // Errors: ErrSize (it exists with another size, or no blob can be that large),
 // ErrFull (as *FullError), ErrCorrupt (size 0, digest of something else),
 // ErrClosed, a bad digest, or the system's.
-func (s *Store) Create(d digest.Digest, size int64) (*Blob, error) {
+func (s *Store) Create(d digest.Digest, size int64, repositories ...string) (*Blob, error) {
 	if err := checkDigest(d); err != nil {
 		return nil, err
 	}
@@ -171,12 +178,13 @@ func (s *Store) Create(d digest.Digest, size int64) (*Blob, error) {
 			s.blobs[d] = st
 		}
 		touch := s.pinLocked(st)
-		trash, err := s.promiseLocked(st, free)
+		trash := s.usedByLocked(st, repositories...)
+		more, err := s.promiseLocked(st, free)
 		if err != nil && fresh {
 			s.forgetLocked(st)
 		}
 		s.mu.Unlock()
-		s.sweep(trash)
+		s.sweep(append(trash, more...))
 		if fresh {
 			st.build(err, st.partialFiles)
 		}
@@ -259,6 +267,61 @@ func (s *Store) Stat(d digest.Digest) (Info, error) {
 	return st.info(), nil
 }
 
+// Touch counts as a use of what the store holds of a blob: it is evicted later.
+// It reports whether that was written to disk, at most once a minute.
+func (s *Store) Touch(d digest.Digest) bool {
+	s.mu.Lock()
+	st := s.blobs[d]
+	if st == nil || st.gone != nil || s.closed {
+		s.mu.Unlock()
+		return false
+	}
+	touch := s.useLocked(st)
+	s.mu.Unlock()
+	if touch {
+		st.touch()
+	}
+	return touch
+}
+
+// CountFor tells that a repository, "upstream/repository", uses a blob that may
+// have come from elsewhere: it counts for the quotas of its prefixes, too. It is
+// forgotten with the process, and does not say that the repository has the blob.
+func (s *Store) CountFor(d digest.Digest, repository string) {
+	if len(s.prefixes) == 0 {
+		return
+	}
+	s.mu.Lock()
+	var trash []string
+	if st := s.blobs[d]; st != nil && st.gone == nil && !s.closed {
+		trash = s.usedByLocked(st, repository)
+	}
+	s.mu.Unlock()
+	s.sweep(trash)
+}
+
+// Peek opens the content of a complete blob and describes it, without counting
+// as a use and without pinning it. The descriptor is the caller's and stays
+// readable after eviction.
+// Errors: ErrNotHeld (it is partial), ErrNotFound, ErrClosed, or a bad digest.
+func (s *Store) Peek(d digest.Digest) (*os.File, Info, error) {
+	if err := checkDigest(d); err != nil {
+		return nil, Info{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.blobs[d]
+	switch {
+	case s.closed:
+		return nil, Info{}, ErrClosed
+	case st == nil || st.gone != nil:
+		return nil, Info{}, fmt.Errorf("%w: %s", ErrNotFound, d)
+	}
+	info := st.info()
+	f, err := st.file()
+	return f, info, err
+}
+
 // Infos describes all blobs, ordered by digest.
 func (s *Store) Infos() []Info {
 	s.mu.Lock()
@@ -280,6 +343,7 @@ func (s *Store) Usage() Usage {
 	return Usage{
 		Used: s.used, Promised: s.promised, Reserved: s.reserved, Quota: s.o.Quota,
 		Blobs: s.complete, Partial: len(s.blobs) - s.complete,
+		Prefixes: s.prefixUsageLocked(),
 	}
 }
 
