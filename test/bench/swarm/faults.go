@@ -38,7 +38,7 @@ func killQuarter(ctx context.Context, w *world, p *pulling) error {
 
 // firstCopy is how many images have left a seeder, headers included, when each
 // piece has left it.
-const firstCopy = 1.01
+const firstCopy = 1.005
 
 // killSeeder kills (-9) the seeder when it has given one copy of the image.
 func killSeeder(ctx context.Context, w *world, p *pulling) error {
