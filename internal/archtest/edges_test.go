@@ -79,9 +79,14 @@ var edges = map[string]map[string]string{
 		"pkg/registry": "a limit is answered as the registry answers",
 	},
 	"internal/cli": {
-		"internal/audit":  "checks an audit log",
-		"internal/config": "commands check and print it",
-		"internal/status": "prints a daemon's status page",
+		"internal/audit":    "checks an audit log",
+		"internal/config":   "commands check and print it",
+		"internal/local":    "opens the repositories that images are moved to",
+		"internal/status":   "prints a daemon's status page",
+		"internal/transfer": "moves images in and out",
+		"pkg/registry":      "names of images, platforms",
+		"pkg/store":         "opens the store that images are moved to",
+		"pkg/upstream":      "pulls images",
 	},
 	"internal/config": {
 		"internal/front": "networks of proxies have one syntax",
@@ -95,6 +100,12 @@ var edges = map[string]map[string]string{
 		"pkg/piece":    "how large a blob can be",
 		"pkg/registry": "names, manifests, what a registry answers",
 		"pkg/store":    "where what is pushed is kept",
+	},
+	"internal/transfer": {
+		"internal/local": "a seeder's own repositories are one place to move to",
+		"pkg/registry":   "names, manifests and what they name",
+		"pkg/store":      "what a seeder holds is one place to move from",
+		"pkg/upstream":   "pulls from registries",
 	},
 	"internal/metadata": {
 		"pkg/fetch":    "says in its words where content comes from",

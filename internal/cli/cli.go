@@ -18,6 +18,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitPart   = 3
 )
 
 // Seeder is the command line of the seeder. run is what `serve` does: it gets
@@ -32,7 +33,7 @@ upstream once and hands pieces of it to the peerd on every host.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewSeeder(); return l }
-	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newVersion("seeder"))
+	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newImport(), newExport(), newVersion("seeder"))
 	return root
 }
 
@@ -74,6 +75,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 		return exitOK // stopped as asked
 	}
 	fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
+	if part := (*leftOut)(nil); errors.As(err, &part) {
+		return exitPart
+	}
 	var failed *runError
 	var bad *config.Error
 	if errors.As(err, &failed) && !errors.As(err, &bad) {
@@ -103,7 +107,8 @@ func newRoot(name, short, long string) *cobra.Command {
 	return &cobra.Command{
 		Use: name, Short: short, Long: long + `
 
-Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration.`,
+Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration,
+3 done but for what the output names.`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

@@ -1,0 +1,3 @@
+package transfer
+
+func crashChild() {}
