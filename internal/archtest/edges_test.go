@@ -24,20 +24,21 @@ var layerNames = []string{"pure", "adapter", "engine", "plumbing", "role", "prog
 // layers names the layer of every package; those below a named one (pkg/p2p/pb)
 // belong to it. A new package needs a line here.
 var layers = map[string]int{
-	"pkg/piece":     pure,
-	"pkg/scheduler": pure,
-	"pkg/p2p":       adapters,
-	"pkg/store":     adapters,
-	"pkg/upstream":  adapters,
-	"pkg/hostconf":  adapters,
-	"pkg/fetch":     engines,
-	"pkg/registry":  engines,
-	"internal":      plumbing,
-	"pkg/auth":      plumbing,
-	"pkg/mirror":    roles,
-	"pkg/seed":      roles,
-	"cmd":           programs,
-	"test":          trials,
+	"pkg/piece":       pure,
+	"pkg/scheduler":   pure,
+	"pkg/p2p":         adapters,
+	"pkg/store":       adapters,
+	"pkg/upstream":    adapters,
+	"pkg/hostconf":    adapters,
+	"pkg/objectstore": adapters,
+	"pkg/fetch":       engines,
+	"pkg/registry":    engines,
+	"internal":        plumbing,
+	"pkg/auth":        plumbing,
+	"pkg/mirror":      roles,
+	"pkg/seed":        roles,
+	"cmd":             programs,
+	"test":            trials,
 }
 
 // edges is every import between our packages, test files aside, with the
@@ -89,9 +90,10 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":      "pulls images",
 	},
 	"internal/config": {
-		"internal/front": "networks of proxies have one syntax",
-		"pkg/auth":       "rules and htpasswd files have one syntax",
-		"pkg/registry":   "the names of upstreams have one syntax",
+		"internal/front":  "networks of proxies have one syntax",
+		"pkg/auth":        "rules and htpasswd files have one syntax",
+		"pkg/objectstore": "so have places in object stores",
+		"pkg/registry":    "the names of upstreams have one syntax",
 	},
 	"internal/config/refgen": {
 		"internal/config": "writes docs/configuration.md from it",

@@ -9,12 +9,12 @@ import (
 )
 
 func (c *Seeder) problems() []Problem {
-	return slices.Concat(c.Security.problems(), c.localProblems(c.Upstreams), c.spaceProblems(), c.operateProblems(c.AuditLog))
+	return slices.Concat(c.Security.problems(), c.localProblems(c.Upstreams), c.spaceProblems(), c.objectStoreProblems(), c.operateProblems(c.AuditLog))
 }
 
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem {
-	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(len(c.Allow) > 0))
+	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(len(c.Allow) > 0), c.objectStoreWarnings(c.Quota))
 }
 
 func (c *Peerd) problems() []Problem {
