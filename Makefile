@@ -93,7 +93,7 @@ bench-memory: packages ## resident memory of the daemons at its largest; needs r
 	@$(GO) run ./test/bench/memory $(BENCHFLAGS)
 
 .PHONY: bench-proxy
-bench-proxy: ## the seeder as a pull-through cache, and what failing upstreams cost; loopback, no root; BENCHFLAGS='--run abort --size 32'
+bench-proxy: bench-packages ## the seeder as a pull-through cache, what failing upstreams and serving cost; loopback; BENCHFLAGS='--run abort --size 32'
 	@$(GO) run ./test/bench/proxy $(BENCHFLAGS)
 
 .PHONY: bench-data

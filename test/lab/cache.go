@@ -91,9 +91,18 @@ http {
 }
 `
 
+// Nginx finds the program, which a user's PATH often lacks.
+func Nginx() (string, error) {
+	path, err := lookPath("nginx")
+	if err != nil {
+		return "", fmt.Errorf("no nginx (Debian package nginx): %w", err)
+	}
+	return path, nil
+}
+
 // StartNginxCache runs nginx on the host as a cache of the upstream at this URL.
 func StartNginxCache(ctx context.Context, h *Host, upstreamURL string) (*Cache, error) {
-	bin, err := lookPath("nginx")
+	bin, err := Nginx()
 	if err != nil {
 		return nil, fmt.Errorf("start nginx: %w", err)
 	}

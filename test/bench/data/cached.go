@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/samara-p2p/samara/test/bench/proc"
 	"github.com/samara-p2p/samara/test/lab"
 )
 
@@ -60,14 +61,14 @@ func (s *swarm) cachedRun(ctx context.Context) (peerd, nginx float64, err error)
 func (b *bench) served(ctx context.Context, h *lab.Host, p *lab.Process, url string) (float64, error) {
 	client := h.HTTPClient()
 	defer client.CloseIdleConnections()
-	before, err := cpuOf(p.Pid())
+	before, err := proc.CPU(p.Pid())
 	if err != nil {
 		return 0, err
 	}
 	if err := b.get(ctx, client, url); err != nil {
 		return 0, err
 	}
-	after, err := cpuOf(p.Pid())
+	after, err := proc.CPU(p.Pid())
 	return perGB(after-before, b.size), err
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -16,17 +15,6 @@ import (
 
 	"github.com/samara-p2p/samara/test/lab"
 )
-
-// cpuOf is the user and system time of all threads of a running process, ended
-// ones included, to the nanosecond: the clock that clock_getcpuclockid(3) names.
-func cpuOf(pid int) (time.Duration, error) {
-	const sched = 2 // CPUCLOCK_SCHED
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|sched), &ts); err != nil {
-		return 0, fmt.Errorf("processor clock of process %d: %w", pid, err)
-	}
-	return time.Duration(ts.Nano()), nil
-}
 
 // perGB is CPU-seconds per 10^9 bytes.
 func perGB(cpu time.Duration, bytes int64) float64 { return cpu.Seconds() / float64(bytes) * 1e9 }
@@ -103,21 +91,4 @@ func spin() error {
 		sum := sha256.Sum256(block[:])
 		copy(block[:], sum[:])
 	}
-}
-
-func findNginx() (string, error) {
-	if path, err := exec.LookPath("nginx"); err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
-		if path := filepath.Join(dir, "nginx"); isFile(path) {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("no nginx; as root: RUNLEVEL=1 apt-get install --no-install-recommends nginx")
-}
-
-func isFile(path string) bool {
-	in, err := os.Stat(path)
-	return err == nil && in.Mode().IsRegular()
 }

@@ -78,7 +78,7 @@ type bench struct {
 }
 
 func run(ctx context.Context, o options, rep *report.Report) error {
-	nginx, err := findNginx()
+	nginx, err := lab.Nginx()
 	if err = errors.Join(lab.Missing(), err); err != nil {
 		return err
 	}

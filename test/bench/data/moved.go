@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/samara-p2p/samara/test/bench/proc"
 	"github.com/samara-p2p/samara/test/lab"
 )
 
@@ -114,7 +115,7 @@ func (s *swarm) move(ctx context.Context) (m moved, err error) {
 	if err != nil {
 		return m, err
 	}
-	cpu0, err := cpuOf(s.x.Pid())
+	cpu0, err := proc.CPU(s.x.Pid())
 	if err != nil {
 		return m, err
 	}
@@ -126,7 +127,7 @@ func (s *swarm) move(ctx context.Context) (m moved, err error) {
 		return m, err
 	}
 	m.seconds[0] = time.Since(began).Seconds()
-	cpu1, err := cpuOf(s.x.Pid())
+	cpu1, err := proc.CPU(s.x.Pid())
 	if err != nil {
 		return m, err
 	}
@@ -141,7 +142,7 @@ func (s *swarm) move(ctx context.Context) (m moved, err error) {
 		return m, err
 	}
 	m.seconds[1] = time.Since(began).Seconds()
-	cpu2, err := cpuOf(s.x.Pid())
+	cpu2, err := proc.CPU(s.x.Pid())
 	if err != nil {
 		return m, err
 	}

@@ -1,38 +1,26 @@
 package proc
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// clockTick is the unit of processor time in /proc: USER_HZ is 100 on every
-// architecture that Go runs Linux on.
-const clockTick = 10 * time.Millisecond
-
 // CPU is the processor time (user and system) of a living process, all its
-// threads together, in steps of 10 ms.
+// threads together, ended ones included, to the nanosecond: the clock that
+// clock_getcpuclockid(3) names.
 func CPU(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(file(pid, "stat"))
-	if err != nil {
-		return 0, fmt.Errorf("read processor time: %w", err)
+	const sched = 2 // CPUCLOCK_SCHED
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|sched), &ts); err != nil {
+		return 0, fmt.Errorf("processor clock of process %d: %w", pid, err)
 	}
-	// The program's name is in parentheses and may hold anything.
-	_, rest, ok := strings.Cut(string(b), ") ")
-	f := strings.Fields(rest)
-	if !ok || len(f) < 13 {
-		return 0, fmt.Errorf("read processor time: %q", b)
-	}
-	user, err1 := strconv.ParseInt(f[11], 10, 64)
-	system, err2 := strconv.ParseInt(f[12], 10, 64)
-	if err := errors.Join(err1, err2); err != nil {
-		return 0, fmt.Errorf("read processor time: %w", err)
-	}
-	return time.Duration(user+system) * clockTick, nil
+	return time.Duration(ts.Nano()), nil
 }
 
 // Memory is what a process has in RAM, in bytes.

@@ -1,9 +1,10 @@
 // Command proxy measures the seeder as a pull-through cache: what its upstream is
 // spared, how soon clients get bytes, and what an upstream that fails costs them.
-// Everything is on loopback; it needs no root.
+// Everything is on loopback; it needs no root. Cached blobs are compared with nginx,
+// where that is installed.
 //
 //	go run ./test/bench/proxy                     make bench-proxy
-//	go run ./test/bench/proxy --run abort         one scenario: pulls, range, abort, down, hanging, readers
+//	go run ./test/bench/proxy --run abort         one scenario: pulls, range, abort, down, hanging, readers, cached
 //	go run ./test/bench/proxy --size 32 --readers 50
 //
 // The upstream is pkg/upstream/upstreamtest, in this process, and sends each
@@ -33,6 +34,7 @@ type bench struct {
 	clients int
 	readers int
 	slowFor time.Duration
+	gets    int
 	bin     lab.Binaries
 	rep     *report.Report
 }
@@ -46,6 +48,7 @@ func main() {
 	flag.IntVar(&b.clients, "clients", 8, "clients that pull at once")
 	flag.IntVar(&b.readers, "readers", 200, "slow readers")
 	flag.DurationVar(&b.slowFor, "slow", 20*time.Second, "how long the slow readers read")
+	flag.IntVar(&b.gets, "gets", 60, "how often the cached blob is read from each server, in five runs")
 	pattern := flag.String("run", "", "regular expression; only scenarios whose name matches")
 	jsonPath := flag.String("json", "", "write the report to this file")
 	flag.Parse()
@@ -81,6 +84,7 @@ func (b *bench) main(ctx context.Context, pattern, jsonPath string) (int, error)
 		{"down", (*bench).down},
 		{"hanging", (*bench).hanging},
 		{"readers", (*bench).slowReaders},
+		{"cached", (*bench).cached},
 	} {
 		if !re.MatchString(s.name) {
 			continue

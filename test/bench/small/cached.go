@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -39,22 +38,6 @@ http {
   }
 }
 `
-
-func missingNginx() error {
-	if _, err := nginxPath(); err != nil {
-		return fmt.Errorf("no nginx (Debian package nginx): %w", err)
-	}
-	return nil
-}
-
-// nginxPath finds nginx, which a user's PATH often lacks.
-func nginxPath() (string, error) {
-	p, err := exec.LookPath("nginx")
-	if err != nil {
-		p, err = exec.LookPath("/usr/sbin/nginx")
-	}
-	return p, err
-}
 
 // cachedPulls compares a peerd that holds everything with an nginx that has the
 // same files, both over the loopback of one host.
@@ -106,7 +89,7 @@ func (b *bench) startNginx(ctx context.Context, h *lab.Host) ([]int, error) {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConfig, dir, nginxPort), 0o644); err != nil {
 		return nil, err
 	}
-	bin, err := nginxPath()
+	bin, err := lab.Nginx()
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func main() {
 }
 
 func run(ctx context.Context, c config, jsonPath string) (int, error) {
-	for _, missing := range []func() error{lab.Missing, lab.MissingRegistry, missingNginx} {
+	for _, missing := range []func() error{lab.Missing, lab.MissingRegistry, func() error { _, err := lab.Nginx(); return err }} {
 		if err := missing(); err != nil {
 			return 2, err
 		}
