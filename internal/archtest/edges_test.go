@@ -90,18 +90,20 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":      "pulls images",
 	},
 	"internal/config": {
-		"internal/front":  "networks of proxies have one syntax",
-		"pkg/auth":        "rules and htpasswd files have one syntax",
-		"pkg/objectstore": "so have places in object stores",
-		"pkg/registry":    "the names of upstreams have one syntax",
+		"internal/front":     "networks of proxies have one syntax",
+		"pkg/auth":           "rules and htpasswd files have one syntax",
+		"pkg/objectstore":    "so have places in object stores",
+		"pkg/registry":       "the names of upstreams have one syntax",
+		"internal/retention": "the file of rules has one syntax",
 	},
 	"internal/config/refgen": {
 		"internal/config": "writes docs/configuration.md from it",
 	},
 	"internal/local": {
-		"pkg/piece":    "how large a blob can be",
-		"pkg/registry": "names, manifests, what a registry answers",
-		"pkg/store":    "where what is pushed is kept",
+		"internal/retention": "which tags stay",
+		"pkg/piece":          "how large a blob can be",
+		"pkg/registry":       "names, manifests, what a registry answers",
+		"pkg/store":          "where what is pushed is kept",
 	},
 	"internal/transfer": {
 		"internal/local": "a seeder's own repositories are one place to move to",

@@ -80,7 +80,11 @@ func defaultCommon() Common {
 // upstream at most once a minute: a herd costs one request, and a moved tag
 // shows within the time a person takes to wonder.
 func DefaultSeeder() Seeder {
-	c := Seeder{Common: defaultCommon(), Security: defaultSecurity(), Local: defaultLocal(), ObjectStore: defaultObjectStore(), Operate: defaultOperate()}
+	c := Seeder{
+		Common: defaultCommon(), Security: defaultSecurity(),
+		Local: defaultLocal(), Space: defaultSpace(),
+		ObjectStore: defaultObjectStore(), Operate: defaultOperate(),
+	}
 	c.Data = "/var/lib/samara/seeder"
 	c.Listen = ":5000"
 	c.TagTTL = time.Minute

@@ -14,7 +14,8 @@ func (c *Seeder) problems() []Problem {
 
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem {
-	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(len(c.Allow) > 0), c.objectStoreWarnings(c.Quota))
+	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(len(c.Allow) > 0),
+		c.spaceWarnings(c.LocalRepositories), c.objectStoreWarnings(c.Quota))
 }
 
 func (c *Peerd) problems() []Problem {

@@ -4,15 +4,30 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/samara-p2p/samara/internal/retention"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
 // Space is what a seeder is told about how long content is kept, and how much
 // of it (docs/space.md).
 type Space struct {
+	Retention    string        `name:"retention" group:"Space" help:"YAML file with rules about which tags of local repositories stay (docs/space.md); by itself all of them do"`
+	CollectEvery time.Duration `name:"collect-every" group:"Space" help:"how often local repositories are rid of what retention does not keep and of what nothing needs; 0 only when it is asked for"`
+	CollectLease time.Duration `name:"collect-lease" group:"Space" help:"how long what nothing needs is safe after it was last pushed, pulled or asked for"`
+	TrashPeriod  time.Duration `name:"trash-period" group:"Space" help:"how long what was deleted from local repositories, by a client or by rules, can be restored, and takes room; 0 not at all"`
+
 	Quotas []string `name:"quota-for" group:"Space" help:"bytes that the content of repositories may take, as PREFIX=SIZE: docker.io/library=50GiB of an upstream, team=10GiB of local ones; a repository counts for each prefix that it lies under; repeatable"`
 }
+
+func defaultSpace() Space {
+	return Space{CollectEvery: 6 * time.Hour, CollectLease: 24 * time.Hour, TrashPeriod: 72 * time.Hour}
+}
+
+// minCollectLease leaves clients the time between a look at a blob and the push
+// of the manifest that names it.
+const minCollectLease = 10 * time.Minute
 
 // Quota bounds the content of the repositories below a prefix.
 type Quota struct {
@@ -32,6 +47,15 @@ func (q Quota) Covers(n registry.Name) bool {
 // String is the prefix, as rules and logs name repositories.
 func (q Quota) String() string {
 	return strings.TrimSuffix(q.Upstream+"/"+q.Prefix, "/")
+}
+
+// RetentionRules reads --retention; there are none without it. Errors name the
+// line.
+func (c *Seeder) RetentionRules() (retention.Rules, error) {
+	if c.Retention == "" {
+		return nil, nil
+	}
+	return retention.Load(c.Retention, c.LocalNames)
 }
 
 // PrefixQuotas reads --quota-for. A prefix may begin with the name of an
@@ -93,6 +117,13 @@ func (c *Seeder) hasLocal(prefix string) bool {
 	})
 }
 
+func (c *Space) spaceWarnings(locals []string) []Problem {
+	if c.Retention != "" && len(locals) == 0 {
+		return []Problem{{Where: "--retention", What: "is about local repositories, and there are none", Fix: "give --local PREFIX"}}
+	}
+	return nil
+}
+
 func (c *Seeder) spaceProblems() []Problem {
 	if len(c.LocalNames) == 0 {
 		return nil // told elsewhere
@@ -100,6 +131,18 @@ func (c *Seeder) spaceProblems() []Problem {
 	var ps []Problem
 	if _, err := c.PrefixQuotas(); err != nil {
 		ps = append(ps, Problem{Where: "--quota-for", What: err.Error(), Fix: "docs/space.md tells how quotas are written"})
+	}
+	if _, err := c.RetentionRules(); err != nil {
+		ps = append(ps, Problem{Where: "--retention", What: err.Error(), Fix: "docs/space.md tells how rules are written"})
+	}
+	if c.CollectEvery < 0 {
+		ps = append(ps, Problem{Where: "--collect-every", What: fmt.Sprintf("%v is negative", c.CollectEvery), Fix: "give a duration like 6h, or 0"})
+	}
+	if c.CollectLease < minCollectLease {
+		ps = append(ps, Problem{Where: "--collect-lease", What: fmt.Sprintf("%v would take blobs away from pushes under way", c.CollectLease), Fix: fmt.Sprintf("give %v or more", minCollectLease)})
+	}
+	if c.TrashPeriod < 0 {
+		ps = append(ps, Problem{Where: "--trash-period", What: fmt.Sprintf("%v is negative", c.TrashPeriod), Fix: "give a duration like 72h, or 0"})
 	}
 	return ps
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -67,7 +66,7 @@ func (r *Registry) mountDurable(ctx context.Context, n registry.Name, d digest.D
 	lock := r.lock(n.Repository)
 	lock.RLock()
 	defer lock.RUnlock()
-	if err := r.link(n.Repository, d); err != nil {
+	if err := r.place(n.Repository, d, size, 0, func() error { return nil }); err != nil {
 		return false, err
 	}
 	r.m.mounts.WithLabelValues("mounted").Inc()
@@ -81,8 +80,8 @@ func (r *Registry) mountSource(ctx context.Context, n registry.Name, d digest.Di
 	has := func(repo string) bool { return r.linked(r.linkPath(repo, blobsName, d), true) }
 	linked := r.o.IsLocal(from) && has(from.Repository)
 	if from == (registry.Name{}) {
-		names, _ := r.Repositories(ctx, 0, "") // has no error
-		linked = has(n.Repository) || slices.ContainsFunc(names, has)
+		f, _ := r.index.get(d)
+		linked = has(n.Repository) || f.links[blobLink] > 0
 	}
 	if !linked && !r.mountable(n, d, from) {
 		return 0, fs.ErrNotExist

@@ -31,15 +31,16 @@ func TestMain(m *testing.M) {
 // bench is a registry with the local repositories team and all below it,
 // behind the handler that clients see.
 type bench struct {
-	t     *testing.T
-	dir   string
-	quota int64
-	clock atomic.Int64 // seconds that are added to the time
-	store *store.Store
-	reg   *Registry
-	srv   *httptest.Server
-	http  *http.Client
-	told  atomic.Int64 // how often content was told of
+	t      *testing.T
+	dir    string
+	quota  int64
+	change func(*Options) // before Open; may be nil
+	clock  atomic.Int64   // seconds that are added to the time
+	store  *store.Store
+	reg    *Registry
+	srv    *httptest.Server
+	http   *http.Client
+	told   atomic.Int64 // how often content was told of
 }
 
 func newBench(t *testing.T) *bench {
@@ -68,10 +69,14 @@ func (b *bench) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.reg, err = Open(Options{
+	o := Options{
 		Dir: filepath.Join(b.dir, "registry"), Store: b.store, Upstream: "reg.test", IsLocal: names.IsLocal, Now: b.now,
 		Pushed: func(registry.Name, registry.Manifest, *registry.Parsed) { b.told.Add(1) },
-	})
+	}
+	if b.change != nil {
+		b.change(&o)
+	}
+	b.reg, err = Open(o)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,39 +161,36 @@ func removeLink(path string) (bool, error) {
 	return true, syncDir(filepath.Dir(path))
 }
 
-// linked tells whether a link is there. Use marks it as used now.
+// linked tells whether a link is there. Use marks it as used now, which renews
+// its lease.
 func (r *Registry) linked(path string, use bool) bool {
+	there, err := r.renew(path, use)
+	return there && err == nil
+}
+
+// renew is linked for whoever relies on the lease.
+func (r *Registry) renew(path string, use bool) (bool, error) {
+	if use {
+		r.leases.RLock()
+		defer r.leases.RUnlock()
+	}
 	fi, err := os.Stat(path)
 	if err != nil || !fi.Mode().IsRegular() {
-		return false
+		return false, nil
 	}
 	if now := r.o.Now(); use && now.Sub(fi.ModTime()) > touchEvery {
-		_ = os.Chtimes(path, now, now) // advice for retention and collection, no more
+		if err := os.Chtimes(path, now, now); err != nil {
+			return true, fmt.Errorf("renew a lease: %w", err)
+		}
 	}
-	return true
+	return true, nil
 }
 
-// link makes a blob one of a repository.
-func (r *Registry) link(repo string, d digest.Digest) error {
-	path := r.linkPath(repo, blobsName, d)
-	if r.linked(path, true) {
-		return nil
-	}
-	if err := r.writeLink(path, nil); err != nil {
-		return fmt.Errorf("link %s to %s: %w", d, repo, err)
-	}
-	r.note(repo)
-	return nil
-}
-
-// loadRepositories lists the repositories, removes what interrupted writes
-// left, and lets the store evict what none of them links to: a blob whose
-// upload was committed and that a crash kept from its repository, or that was
-// deleted from the last one.
+// loadRepositories lists the repositories, counts what they link to, and
+// removes what interrupted writes left.
 func (r *Registry) loadRepositories() error {
 	root := filepath.Join(r.o.Dir, repositoriesName)
-	linked := make(map[digest.Digest]bool)
-	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -205,23 +203,49 @@ func (r *Registry) loadRepositories() error {
 			if registry.ValidRepository(repo) {
 				r.note(repo)
 			}
+			return nil
 		case strings.HasPrefix(e.Name(), "."):
 			return os.Remove(path)
-		default:
-			if parts := strings.Split("_"+inside, "/"); len(parts) == 3 && (parts[0] == blobsName || parts[0] == manifestsName) {
-				linked[digest.NewDigestFromEncoded(digest.Algorithm(parts[1]), parts[2])] = true
-			}
 		}
-		return nil
+		return r.loadLink(repo, strings.Split("_"+inside, "/"))
 	})
-	if err != nil {
-		return err
-	}
-	return r.releaseUnlinked(linked)
 }
 
-// releaseUnlinked compares what the store keeps with what is linked.
-func (r *Registry) releaseUnlinked(linked map[digest.Digest]bool) error {
+// loadLink counts the link at _blobs/ALG/HEX or _manifests/ALG/HEX.
+func (r *Registry) loadLink(repo string, parts []string) error {
+	kinds := map[string]kind{blobsName: blobLink, manifestsName: manifestsLink}
+	k, counts := kinds[parts[0]]
+	if !counts || len(parts) != 3 {
+		return nil
+	}
+	d, err := registry.ParseDigest(parts[1] + ":" + parts[2])
+	if err != nil {
+		return nil
+	}
+	size, err := r.size(d)
+	if err == nil {
+		r.index.add(repo, k, d, size)
+	}
+	return err
+}
+
+// size is that of content, 0 where it is lost.
+func (r *Registry) size(d digest.Digest) (int64, error) {
+	in, err := r.o.Store.Stat(d)
+	if err == nil || r.o.Durable == nil {
+		return in.Size, nil
+	}
+	size, err := r.o.Durable.Size(context.Background(), d)
+	if isGone(err) {
+		return 0, nil
+	}
+	return size, err
+}
+
+// releaseUnlinked compares what the store keeps with what is linked, and lets
+// it evict what is not: a blob whose upload was committed and that a crash kept
+// from its repository, or that was to be released.
+func (r *Registry) releaseUnlinked() error {
 	keep := func(d digest.Digest, on bool) error {
 		b, err := r.o.Store.Blob(d)
 		if err != nil {
@@ -230,9 +254,10 @@ func (r *Registry) releaseUnlinked(linked map[digest.Digest]bool) error {
 		defer b.Release()
 		return b.Keep(on)
 	}
+	there := make(map[digest.Digest]bool)
 	for _, in := range r.o.Store.Infos() {
-		want := linked[in.Digest]
-		delete(linked, in.Digest)
+		_, want := r.index.get(in.Digest)
+		there[in.Digest] = true
 		if want == in.Kept || want && r.o.Durable != nil { // it is kept elsewhere
 			continue
 		}
@@ -241,11 +266,13 @@ func (r *Registry) releaseUnlinked(linked map[digest.Digest]bool) error {
 			return err
 		}
 	}
-	for d := range linked {
-		if r.o.Durable != nil {
-			break // they come back when they are asked for
+	if r.o.Durable != nil {
+		return nil // it comes back when it is asked for
+	}
+	for d := range r.index.refs {
+		if !there[d] {
+			r.log.Error("content of a local repository is missing from the store; push it again", zap.Stringer("digest", d))
 		}
-		r.log.Error("content of a local repository is missing from the store; push it again", zap.Stringer("digest", d))
 	}
 	return nil
 }

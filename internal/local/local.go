@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/samara-p2p/samara/internal/retention"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
 )
@@ -37,6 +38,18 @@ type Options struct {
 	// Durable keeps content and links for good, if not this disk. May be nil.
 	Durable Durable
 
+	// Retention says which tags stay; none: all of them.
+	Retention retention.Rules
+	// TrashPeriod is how long what was removed can be restored; 0: not at all.
+	TrashPeriod time.Duration
+	// Lease is how long something that no manifest names, or no tag leads to, is
+	// safe after it was last pushed, pulled or asked for; default 24 h, at least
+	// 5 min.
+	Lease time.Duration
+	// CollectEvery is how often Collect runs by itself; 0: never.
+	CollectEvery time.Duration
+	Quotas       []Quota
+
 	// UploadExpiry is how long an upload that gets no bytes is kept; default 24 h.
 	UploadExpiry time.Duration
 
@@ -52,13 +65,20 @@ type Registry struct {
 	o     Options
 	log   *zap.Logger
 	m     *metrics
-	repos [64]sync.RWMutex // by repository: held to change what is linked to what
 	stop  context.CancelFunc
-	done  chan struct{}
+	work  sync.WaitGroup
+	index *index
+
+	// Locks are taken in this order; mu and that of the index come last.
+	collecting sync.Mutex       // of who collects, or empties the trash
+	repos      [64]sync.RWMutex // by repository: held to change what is linked to what
+	contents   [256]sync.Mutex  // by content, see hold
+	leases     sync.RWMutex     // held shared to renew a lease, alone to end one
 
 	mu      sync.Mutex
 	names   []string // of repositories that have, or had, something; sorted
 	uploads map[string]*upload
+	trash   map[string]TrashEntry
 }
 
 const (
@@ -66,6 +86,7 @@ const (
 	repositoriesName = "repositories"
 
 	defaultExpiry = 24 * time.Hour
+	defaultLease  = 24 * time.Hour
 	expireEvery   = 10 * time.Minute
 )
 
@@ -88,10 +109,17 @@ func Open(o Options) (*Registry, error) {
 	if o.UploadExpiry <= 0 {
 		o.UploadExpiry = defaultExpiry
 	}
-	r := &Registry{o: o, log: o.Log, uploads: make(map[string]*upload), done: make(chan struct{})}
+	if o.Lease <= 0 {
+		o.Lease = defaultLease
+	}
+	o.Lease = max(o.Lease, minLease)
+	r := &Registry{o: o, log: o.Log, index: newIndex(o.Quotas), uploads: make(map[string]*upload), trash: make(map[string]TrashEntry)}
 	err := r.openDirs()
 	if err == nil {
-		err = errors.Join(r.loadRepositories(), r.loadUploads())
+		err = errors.Join(r.loadRepositories(), r.loadTrash(), r.loadUploads())
+	}
+	if err == nil {
+		err = r.releaseUnlinked()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open local repositories in %s: %w", o.Dir, err)
@@ -99,7 +127,10 @@ func Open(o Options) (*Registry, error) {
 	r.m = newMetrics(r, o.Registerer, o.Namespace)
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go r.expireUploads(ctx)
+	r.work.Go(func() { r.expireUploads(ctx) })
+	if o.CollectEvery > 0 {
+		r.work.Go(func() { r.collectEvery(ctx, o.CollectEvery) })
+	}
 	r.log.Info("local repositories open", zap.String("dir", o.Dir), zap.Int("repositories", len(r.names)), zap.Int("uploads", len(r.uploads)))
 	return r, nil
 }
@@ -107,7 +138,7 @@ func Open(o Options) (*Registry, error) {
 // Close ends what Open started. Requests must have ended before.
 func (r *Registry) Close() {
 	r.stop()
-	<-r.done
+	r.work.Wait()
 }
 
 // Writable implements registry.Writer.

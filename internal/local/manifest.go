@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store"
 )
 
 func manifestInvalid(format string, args ...any) error {
@@ -37,11 +38,8 @@ func (r *Registry) PutManifest(ctx context.Context, n registry.Name, p registry.
 	if parsed.Subject != nil {
 		p.Subject = parsed.Subject.Digest
 	}
-	if err := r.adoptContent(ctx, n, p); err != nil {
+	if err := r.placeManifest(ctx, n, p, parsed); err != nil {
 		return p, err
-	}
-	if err := r.linkManifest(n, p, parsed); err != nil {
-		return p, fmt.Errorf("push %s to %s: %w", p.Digest, n, err)
 	}
 	r.m.pushed.Inc()
 	r.log.Info("manifest pushed", zap.Stringer("repository", n), zap.Stringer("digest", p.Digest), zap.Strings("tags", p.Tags))
@@ -62,10 +60,16 @@ func (r *Registry) check(n registry.Name, p registry.Put, parsed *registry.Parse
 	}
 	var missing []digest.Digest
 	for _, c := range parsed.Children {
-		if registry.Foreign(c) || r.has(n.Repository, parsed.Kind, c) {
+		if registry.Foreign(c) {
 			continue
 		}
-		missing = append(missing, c.Digest)
+		has, err := r.has(n.Repository, parsed.Kind, c)
+		if err != nil {
+			return err
+		}
+		if !has {
+			missing = append(missing, c.Digest)
+		}
 	}
 	if len(missing) > 0 {
 		return &registry.Error{Status: http.StatusBadRequest, Code: registry.CodeManifestBlobUnknown, Digests: missing,
@@ -74,11 +78,40 @@ func (r *Registry) check(n registry.Name, p registry.Put, parsed *registry.Parse
 	return nil
 }
 
-// has tells whether a repository has the child of a manifest. An index may
-// also name blobs: build caches are pushed so.
-func (r *Registry) has(repo string, kind registry.Kind, c registry.Descriptor) bool {
-	return kind == registry.KindIndex && r.linked(r.linkPath(repo, manifestsName, c.Digest), false) ||
-		r.linked(r.linkPath(repo, blobsName, c.Digest), true)
+// has tells whether a repository has the child of a manifest, and renews its
+// lease, on which collection relies. An index may also name blobs: build caches
+// are pushed so.
+func (r *Registry) has(repo string, kind registry.Kind, c registry.Descriptor) (bool, error) {
+	if kind == registry.KindIndex {
+		if there, err := r.renew(r.linkPath(repo, manifestsName, c.Digest), true); there || err != nil {
+			return there, err
+		}
+	}
+	return r.renew(r.linkPath(repo, blobsName, c.Digest), true)
+}
+
+// placeManifest puts a manifest into the store and links it.
+func (r *Registry) placeManifest(ctx context.Context, n registry.Name, p registry.Put, parsed *registry.Parsed) error {
+	defer r.hold(p.Digest)()
+	path := r.linkPath(n.Repository, manifestsName, p.Digest)
+	there, err := r.renew(path, true)
+	if err != nil {
+		return err
+	}
+	if !there {
+		if err := r.index.admit(n.Repository, manifestsLink, p.Digest, int64(len(p.Content)), 0); err != nil {
+			return err
+		}
+	}
+	if err = r.adoptContent(ctx, n, p); err == nil {
+		if err = r.linkManifest(n, p, parsed); err != nil {
+			err = fmt.Errorf("push %s to %s: %w", p.Digest, n, err)
+		}
+	}
+	if err != nil && !there && !r.linked(path, false) {
+		r.index.drop(n.Repository, manifestsLink, p.Digest)
+	}
+	return err
 }
 
 // adoptContent puts a manifest into the store by way of a file of its own.
@@ -137,7 +170,7 @@ func (r *Registry) tag(repo, tag string) (digest.Digest, bool) {
 }
 
 // Delete implements registry.Writer.
-func (r *Registry) Delete(_ context.Context, req registry.Request, c registry.Condition) error {
+func (r *Registry) Delete(ctx context.Context, req registry.Request, c registry.Condition) error {
 	lock := r.lock(req.Name.Repository)
 	lock.Lock()
 	defer lock.Unlock()
@@ -151,7 +184,11 @@ func (r *Registry) Delete(_ context.Context, req registry.Request, c registry.Co
 		if !ok {
 			return unknown
 		}
-		if _, err := r.removeLink(r.tagPath(repo, req.Reference)); err != nil {
+		err := r.discard(TrashEntry{Repository: repo, Kind: KindTag, Reason: ReasonClient, Digest: d, Tags: []string{req.Reference}})
+		if err == nil {
+			_, err = r.removeLink(r.tagPath(repo, req.Reference))
+		}
+		if err != nil {
 			return fmt.Errorf("delete tag %s of %s: %w", req.Reference, req.Name, err)
 		}
 		r.deleted("tag", req)
@@ -164,7 +201,7 @@ func (r *Registry) Delete(_ context.Context, req registry.Request, c registry.Co
 	if err := c.Check(req.Digest); err != nil {
 		return err
 	}
-	if err := r.unlinkManifest(repo, req.Digest, l.Subject); err != nil {
+	if err := r.unlinkManifest(ctx, repo, req.Digest, l); err != nil {
 		return fmt.Errorf("delete %s of %s: %w", req.Digest, req.Name, err)
 	}
 	r.deleted("manifest", req)
@@ -178,26 +215,33 @@ func (r *Registry) deleted(kind string, req registry.Request) {
 
 // unlinkManifest takes a manifest out of a repository: first its tags, or they
 // would mean it again when it is pushed again.
-func (r *Registry) unlinkManifest(repo string, d, subject digest.Digest) error {
-	tags, err := sorted(filepath.Join(r.repoDir(repo), tagsName), registry.ValidTag)
+func (r *Registry) unlinkManifest(ctx context.Context, repo string, d digest.Digest, l manifestLink) error {
+	all, err := sorted(filepath.Join(r.repoDir(repo), tagsName), registry.ValidTag)
 	if err != nil {
 		return err
 	}
-	for _, t := range tags {
-		if is, _ := r.tag(repo, t); is != d {
-			continue
+	var tags []string
+	for _, t := range all {
+		if is, _ := r.tag(repo, t); is == d {
+			tags = append(tags, t)
 		}
+	}
+	if err := r.discardManifest(ctx, repo, d, l, tags, ReasonClient); err != nil {
+		return err
+	}
+	for _, t := range tags {
 		if _, err := r.removeLink(r.tagPath(repo, t)); err != nil {
 			return err
 		}
 	}
-	if _, err := r.removeLink(r.linkPath(repo, manifestsName, d)); err != nil {
+	gone, err := r.removeLink(r.linkPath(repo, manifestsName, d))
+	if gone {
+		r.index.drop(repo, manifestsLink, d)
+	}
+	if err != nil || l.Subject == "" {
 		return err
 	}
-	if subject == "" {
-		return nil
-	}
-	_, err = r.removeLink(r.referrerPath(repo, subject, d))
+	_, err = r.removeLink(r.referrerPath(repo, l.Subject, d))
 	return err
 }
 
@@ -206,12 +250,20 @@ func (r *Registry) DeleteBlob(_ context.Context, n registry.Name, d digest.Diges
 	lock := r.lock(n.Repository)
 	lock.Lock()
 	defer lock.Unlock()
-	gone, err := r.removeLink(r.linkPath(n.Repository, blobsName, d))
+	path := r.linkPath(n.Repository, blobsName, d)
+	if !r.linked(path, false) {
+		return r.unknown(n, registry.BlobUnknown(d, nil))
+	}
+	f, _ := r.index.get(d)
+	err := r.discard(TrashEntry{Repository: n.Repository, Kind: KindBlobs, Reason: ReasonClient, Blobs: []Content{{d, f.size}}})
+	if err == nil {
+		var gone bool
+		if gone, err = r.removeLink(path); gone {
+			r.index.drop(n.Repository, blobLink, d)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("delete blob %s of %s: %w", d, n, err)
-	}
-	if !gone {
-		return r.unknown(n, registry.BlobUnknown(d, nil))
 	}
 	r.deleted("blob", registry.Request{Name: n, Reference: d.String()})
 	return nil
@@ -237,11 +289,12 @@ func (r *Registry) Mount(ctx context.Context, n registry.Name, d digest.Digest, 
 	lock := r.lock(n.Repository)
 	lock.RLock()
 	defer lock.RUnlock()
-	if err := b.Keep(true); err != nil {
-		return false, storeError(err)
+	err = r.place(n.Repository, d, b.Size(), 0, func() error { return b.Keep(true) })
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil // released meanwhile
 	}
-	if err := r.link(n.Repository, d); err != nil {
-		return false, err
+	if err != nil {
+		return false, storeError(err)
 	}
 	r.m.mounts.WithLabelValues("mounted").Inc()
 	r.o.Pushed(n, registry.Manifest{Digest: d, Size: b.Size()}, nil)

@@ -35,6 +35,9 @@ func (r *Registry) Manifest(ctx context.Context, req registry.Request) (*registr
 		return nil, r.unknown(req.Name, unknown)
 	}
 	f, _, mediaType, ferr := r.content(ctx, req.Name, d)
+	if ferr != nil && !r.linked(path, false) { // removed meanwhile
+		return nil, r.unknown(req.Name, unknown)
+	}
 	if ferr != nil {
 		return nil, r.lost(req.Name, d, ferr, unknown)
 	}
@@ -54,10 +57,14 @@ func (r *Registry) Manifest(ctx context.Context, req registry.Request) (*registr
 // Blob implements registry.Backend.
 func (r *Registry) Blob(ctx context.Context, req registry.Request) (registry.Blob, error) {
 	unknown := registry.BlobUnknown(req.Digest, nil)
-	if !r.linked(r.linkPath(req.Name.Repository, blobsName, req.Digest), true) {
+	path := r.linkPath(req.Name.Repository, blobsName, req.Digest)
+	if !r.linked(path, true) {
 		return registry.Blob{}, r.unknown(req.Name, unknown)
 	}
 	f, size, _, err := r.content(ctx, req.Name, req.Digest)
+	if err != nil && !r.linked(path, false) { // removed meanwhile
+		return registry.Blob{}, r.unknown(req.Name, unknown)
+	}
 	if err != nil {
 		return registry.Blob{}, r.lost(req.Name, req.Digest, err, unknown)
 	}
@@ -133,8 +140,8 @@ func (r *Registry) mountable(n registry.Name, d digest.Digest, from registry.Nam
 	has := func(repo string) bool { return r.linked(r.linkPath(repo, blobsName, d), true) }
 	switch {
 	case from == registry.Name{}:
-		names, _ := r.Repositories(context.Background(), 0, "") // has no error
-		return has(n.Repository) || in.Kept && slices.ContainsFunc(names, has)
+		f, _ := r.index.get(d)
+		return has(n.Repository) || f.links[blobLink] > 0
 	case r.o.IsLocal(from):
 		return has(from.Repository)
 	}

@@ -28,7 +28,7 @@ func (r *Registry) openDirs() error {
 	}
 	// Somewhere else first, so that what a crash leaves half-way is not taken
 	// for all.
-	half := &Registry{o: r.o, log: r.log}
+	half := &Registry{o: r.o, log: r.log, index: newIndex(nil)}
 	half.o.Dir, half.o.Durable = filepath.Join(r.o.Dir, rebuildName), nil
 	made := filepath.Join(half.o.Dir, repositoriesName)
 	if err := errors.Join(os.RemoveAll(half.o.Dir), makeDirs(made)); err != nil {
@@ -72,9 +72,14 @@ func (r *Registry) rebuild() error {
 	return nil
 }
 
+// rebuildBlob links a blob, which the store keeps from now on.
+func (r *Registry) rebuildBlob(repo string, in store.Info) error {
+	return r.place(repo, in.Digest, in.Size, 0, func() error { return nil })
+}
+
 func (r *Registry) rebuildLink(n registry.Name, in store.Info) error {
 	if !registry.IsManifestType(in.Meta.MediaType) {
-		return r.link(n.Repository, in.Digest)
+		return r.rebuildBlob(n.Repository, in)
 	}
 	f, _, _, err := r.open(in.Digest)
 	if err != nil {
@@ -90,10 +95,11 @@ func (r *Registry) rebuildLink(n registry.Name, in store.Info) error {
 		return nil // it was no manifest when it was pushed
 	}
 	for _, c := range parsed.Children {
-		if child, err := r.o.Store.Stat(c.Digest); err != nil || !child.Complete || registry.IsManifestType(child.Meta.MediaType) {
+		child, err := r.o.Store.Stat(c.Digest)
+		if err != nil || !child.Complete || registry.IsManifestType(child.Meta.MediaType) {
 			continue
 		}
-		if err := r.link(n.Repository, c.Digest); err != nil {
+		if err := r.rebuildBlob(n.Repository, child); err != nil {
 			return err
 		}
 	}

@@ -52,6 +52,8 @@ type upload struct {
 	sum  hash.Hash     // of the first hashed bytes
 	// hashed falls behind size where an earlier process received bytes.
 	hashed int64
+	// What is counted of it by the quotas of its repository and of the store.
+	charged, reserved int64
 
 	mu     sync.Mutex
 	size   int64
@@ -147,6 +149,9 @@ func (u *upload) copy(f *os.File, body io.Reader) error {
 				return &registry.Error{Status: http.StatusRequestEntityTooLarge, Code: registry.CodeBlobUploadInvalid,
 					Message: fmt.Sprintf("blobs of up to %d bytes are taken", int64(piece.MaxBlobSize))}
 			}
+			if err := u.charge(int64(n)); err != nil {
+				return err
+			}
 			if _, err := f.WriteAt(p, size); err != nil {
 				return u.writeError(err)
 			}
@@ -194,9 +199,13 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 		return &registry.Error{Status: http.StatusBadRequest, Code: registry.CodeDigestInvalid,
 			Message: fmt.Sprintf("the %d bytes received do not have digest %s; start the upload again", u.Size(), d)}
 	}
-	if err := u.r.Take(ctx, u.r.name(u.Repository), d, u.Size(), u.data()); err != nil {
+	u.r.o.Store.Unreserve(u.reserved) // Adopt makes room for it anew
+	u.reserved = 0
+	if err := u.r.take(ctx, u.r.name(u.Repository), d, u.Size(), u.charged, u.data()); err != nil {
+		u.reserve(u.Size())
 		return err
 	}
+	u.charged = 0
 	u.end("committed")
 	return nil
 }
@@ -204,13 +213,16 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 // Take moves a file of so many bytes, whose content was found to be d, into a
 // repository. It is on the file system of the store, and nobody writes to it.
 func (r *Registry) Take(ctx context.Context, n registry.Name, d digest.Digest, size int64, path string) error {
+	return r.take(ctx, n, d, size, 0, path)
+}
+
+// take is Take of a file of which charged bytes count as an upload's.
+func (r *Registry) take(ctx context.Context, n registry.Name, d digest.Digest, size, charged int64, path string) error {
 	lock := r.lock(n.Repository)
 	lock.RLock()
 	defer lock.RUnlock()
-	if err := r.adopt(ctx, n.Repository, d, path, ""); err != nil {
-		return err
-	}
-	if err := r.link(n.Repository, d); err != nil {
+	put := func() error { return r.adopt(ctx, n.Repository, d, path, "") }
+	if err := r.place(n.Repository, d, size, charged, put); err != nil {
 		return err
 	}
 	r.o.Pushed(n, registry.Manifest{Digest: d, Size: size}, nil)
@@ -273,8 +285,44 @@ func (u *upload) end(how string) {
 	u.r.mu.Lock()
 	delete(u.r.uploads, u.id)
 	u.r.mu.Unlock()
+	u.uncharge()
 	u.r.m.ended.WithLabelValues(how).Inc()
 	if err := os.RemoveAll(u.dir); err != nil {
 		u.r.log.Warn("cannot remove an upload", zap.String("path", u.dir), zap.Error(err))
 	}
+}
+
+// charge makes room for n bytes in the quotas before they are written.
+// Errors: DENIED, UNAVAILABLE (507).
+func (u *upload) charge(n int64) error {
+	if err := u.r.index.charge(u.Repository, n); err != nil {
+		return err
+	}
+	u.charged += n
+	if err := u.r.o.Store.Reserve(n); err != nil {
+		return storeError(err)
+	}
+	u.reserved += n
+	return nil
+}
+
+// resume counts what an earlier process received, whatever the quotas are now.
+func (u *upload) resume() {
+	u.charged = u.size
+	u.r.index.recharge(u.Repository, u.size)
+	u.reserve(u.size)
+}
+
+// reserve makes room in the store for what was received, where there is any:
+// where there is none, Commit will say so.
+func (u *upload) reserve(n int64) {
+	if u.r.o.Store.Reserve(n) == nil {
+		u.reserved += n
+	}
+}
+
+func (u *upload) uncharge() {
+	u.r.index.recharge(u.Repository, -u.charged)
+	u.r.o.Store.Unreserve(u.reserved)
+	u.charged, u.reserved = 0, 0
 }

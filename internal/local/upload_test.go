@@ -288,15 +288,25 @@ func TestFull(t *testing.T) {
 	at := b.begin("team/app")
 	content := storetest.Content(4, 2000)
 	d := digest.FromBytes(content)
-	b.do("PATCH", at, content, 202)
-	if a := b.do("PUT", at+"?digest="+d.String(), nil, 507); !strings.Contains(string(a.body), "quota") {
+	b.do("PATCH", at, content[:900], 202)
+	if u := b.store.Usage(); u.Reserved != 900 {
+		t.Errorf("%+v: bytes of an upload do not count", u)
+	}
+	if a := b.do("PATCH", at, content[900:], 507); !strings.Contains(string(a.body), "quota") {
 		t.Errorf("%s", a.body)
 	}
 	b.stop()
-	b.quota = 0
+	b.quota = 2500
 	b.start()
+	if u := b.store.Usage(); u.Reserved != 900 {
+		t.Errorf("%+v: bytes of an upload do not count after a restart", u)
+	}
+	b.do("PATCH", at, content[900:], 202)
 	b.do("PUT", at+"?digest="+d.String(), nil, 201)
 	b.blob("team/app", d, content)
+	if u := b.store.Usage(); u.Reserved != 0 || u.Used != 2000 {
+		t.Errorf("%+v", u)
+	}
 }
 
 // stuck is a body whose client is gone.

@@ -108,6 +108,7 @@ func (r *Registry) loadUploads() error {
 		}
 		u := r.newUpload(e.Name(), s)
 		u.size, u.used = fi.Size(), fi.ModTime()
+		u.resume()
 		r.uploads[u.id] = u
 	}
 	return nil
@@ -115,7 +116,6 @@ func (r *Registry) loadUploads() error {
 
 // expireUploads ends, now and then, uploads that got no bytes for long.
 func (r *Registry) expireUploads(ctx context.Context) {
-	defer close(r.done)
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {

@@ -32,8 +32,7 @@ func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*reposito
 	if err := d.Resolver.SetLocal(set); err != nil {
 		return nil, err
 	}
-	var err error
-	b.local, err = local.Open(local.Options{
+	o, err := spaceOptions(local.Options{
 		Dir: filepath.Join(c.Data, "registry"), Store: d.Store, UploadExpiry: c.UploadExpiry,
 		Upstream: registry.CanonicalUpstream(set.Names[0]), IsLocal: d.Resolver.IsLocal,
 		Named: func(n registry.Name, dg digest.Digest) bool {
@@ -47,7 +46,11 @@ func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*reposito
 			d.Engine.Share(m.Digest)
 		},
 		Log: d.Log.Named("local"), Registerer: d.Metrics, Namespace: "seeder",
-	})
+	}, c)
+	if err != nil {
+		return nil, err
+	}
+	b.local, err = local.Open(o)
 	return b, err
 }
 
