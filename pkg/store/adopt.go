@@ -55,7 +55,11 @@ func (s *Store) Adopt(d digest.Digest, path string, m Meta) error {
 			<-gone
 		default:
 			s.mu.Unlock()
-			return s.adoptKnown(d, g, path, m)
+			err := s.adoptKnown(d, g, path, m)
+			if errors.Is(err, ErrSize) && s.dropWrongSize(d, g.Size()) {
+				continue
+			}
+			return err
 		}
 	}
 }
@@ -147,6 +151,17 @@ func (st *state) adoptFile(path string, m Meta) (late, err error) {
 	st.mu.Unlock()
 	st.counted()
 	return late, nil
+}
+
+// dropWrongSize deletes a partial blob that was created with another size than
+// its content has: whoever told it was wrong. False where it is complete.
+func (s *Store) dropWrongSize(d digest.Digest, size int64) bool {
+	in, err := s.Stat(d)
+	if err == nil && !in.Complete && in.Size != size {
+		s.log.Warn("a partial blob had the wrong size, dropped", zap.Stringer("digest", d), zap.Int64("size", in.Size), zap.Int64("want", size))
+		err = s.Delete(d)
+	}
+	return errors.Is(err, ErrNotFound) || err == nil && !in.Complete
 }
 
 // adoptKnown keeps a blob of which the store has something, and completes it

@@ -185,8 +185,11 @@ func (st *state) file() (*os.File, error) {
 	if st.err != nil {
 		return nil, st.err
 	}
-	if !st.complete {
-		return nil, fmt.Errorf("%w: %s is not complete", ErrNotHeld, st.digest)
+	switch {
+	case st.complete:
+		return st.openLocked()
+	case st.damaged:
+		return nil, fmt.Errorf("%w: %w: %s", ErrNotHeld, ErrDamaged, st.digest)
 	}
-	return st.openLocked()
+	return nil, fmt.Errorf("%w: %s is not complete", ErrNotHeld, st.digest)
 }

@@ -30,6 +30,9 @@ func (s *Store) Put(d digest.Digest, content []byte, m Meta) error {
 
 func (s *Store) put(d digest.Digest, content []byte, m Meta, durable bool) error {
 	b, err := s.Create(d, int64(len(content)), m.Sources...)
+	if errors.Is(err, ErrSize) && s.dropWrongSize(d, int64(len(content))) {
+		b, err = s.Create(d, int64(len(content)), m.Sources...)
+	}
 	if err != nil {
 		return err
 	}

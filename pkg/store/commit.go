@@ -145,7 +145,7 @@ func (st *state) promote() error {
 	if pieces != nil {
 		errs = append(errs, pieces.Close())
 	}
-	errs = append(errs, os.Remove(st.path(piecesName)))
+	errs = append(errs, os.Remove(st.path(piecesName)), st.mended())
 	st.s.at("commit: pieces removed")
 	errs = append(errs, st.syncDirs())
 	st.counted()

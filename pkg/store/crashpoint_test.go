@@ -82,6 +82,13 @@ func TestCrashPoints(t *testing.T) {
 	check(os.WriteFile(upload, blobs[7].content, 0o600))
 	check(s.Adopt(blobs[7].digest, upload, store.Meta{}))
 	check(p.hear("complete 7"))
+	check(p.hear("dropping 3"))
+	check(os.Remove(blobFile(dir, blobs[3].digest, "data")))
+	if _, err := s.Check(blobs[3].digest, atOnce); !errors.Is(err, store.ErrDamaged) {
+		t.Fatal(err)
+	}
+	check(s.Put(blobs[3].digest, blobs[3].content, store.Meta{}))
+	check(p.hear("complete 3"))
 	check(p.hear("dropping 4"))
 	check(s.Delete(blobs[4].digest))
 	want := []string{
@@ -89,6 +96,7 @@ func TestCrashPoints(t *testing.T) {
 		"commit: flushed", "commit: renamed", "commit: pieces removed", "discard: new content made", "discard: marks cleared",
 		"discard: content replaced", "delete: in the trash",
 		"adopt: meta made", "adopt: content moved", "cache: content written", "unfold: meta made", "unfold: content moved",
+		"damage: pieces saved", "damage: set aside",
 	}
 	for _, step := range want {
 		if seen[step] == 0 {

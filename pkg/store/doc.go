@@ -29,6 +29,7 @@
 //   - A pinned blob is never evicted. A *os.File given out survives eviction.
 //   - What a successful [Store.Create] promised fits into the quota to the end:
 //     used + promised + reserved <= quota. Without a quota nothing is promised but the disk.
+//   - Content that [Store.Check] has found wrong is opened for nobody any more.
 //   - One process holds a directory at a time (flock). [Peek] and [List] read
 //     beside it: complete content is never written to again, by nobody.
 //   - The package starts no goroutine.

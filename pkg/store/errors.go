@@ -13,6 +13,7 @@ var (
 	ErrFull     = errors.New("store: full")
 	ErrCorrupt  = errors.New("store: content does not match its digest")
 	ErrNotHeld  = errors.New("store: piece not held")
+	ErrDamaged  = errors.New("store: content is damaged on the disk")
 	ErrStalled  = errors.New("store: waited too long for a piece")
 	ErrClosed   = errors.New("store: closed")
 	ErrLocked   = errors.New("another process uses this data directory")

@@ -238,6 +238,12 @@ func (s *Store) forgetLocked(st *state) {
 	if st.full {
 		s.complete--
 	}
+	st.mu.Lock()
+	if st.damaged {
+		s.damaged--
+		st.damaged = false
+	}
+	st.mu.Unlock()
 }
 
 // sweep removes what was moved to the trash. It runs without locks: to unlink

@@ -16,10 +16,14 @@ func (s *Store) Accounts() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	used, idle, promised, complete, listed := int64(0), int64(0), int64(0), 0, 0
+	damaged := 0
 	of := make(map[*prefix][3]int64) // used, promised, listed
 	for _, st := range s.blobs {
 		used += st.bytes
 		promised += st.promise
+		if st.damaged {
+			damaged++
+		}
 		if st.full {
 			complete++
 		}
@@ -43,6 +47,9 @@ func (s *Store) Accounts() error {
 	if used != s.used || idle != s.idle || promised != s.promised || complete != s.complete || listed != s.lru.Len() {
 		return fmt.Errorf("used %d, idle %d, promised %d, complete %d, listed %d; accounted for are %d, %d, %d, %d, %d",
 			used, idle, promised, complete, listed, s.used, s.idle, s.promised, s.complete, s.lru.Len())
+	}
+	if damaged != s.damaged {
+		return fmt.Errorf("%d are damaged; accounted for are %d", damaged, s.damaged)
 	}
 	lists := []*list.List{&s.lru}
 	for _, p := range s.prefixes {

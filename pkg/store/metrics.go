@@ -26,7 +26,7 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 		Help: "Blobs removed to make room, by what was short of it."}, []string{"reason"})
 	m.all = append(m.all, m.evictions)
 	m.commits = counter("commits_total", "Blobs that became complete.")
-	m.corrupt = counter("corrupt_total", "Blobs or unverified pieces whose content did not match, dropped.")
+	m.corrupt = counter("corrupt_total", "Blobs or unverified pieces whose content did not match, dropped or set aside.")
 	m.full = counter("full_total", "Writes refused for want of room on the disk or in the quota.")
 	gauge("used_bytes", "Bytes of content held.", nil, func(u Usage) float64 { return float64(u.Used) })
 	gauge("promised_bytes", "Bytes still to come of blobs being written.", nil, func(u Usage) float64 { return float64(u.Promised) })
@@ -37,6 +37,7 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 		gauge("prefix_used_bytes", "Bytes of content that count for the quota of a prefix of repositories.", of, func(u Usage) float64 { return float64(u.Prefixes[i].Used) })
 		gauge("prefix_quota_bytes", "Bound on the bytes of content from the repositories below a prefix.", of, func(u Usage) float64 { return float64(u.Prefixes[i].Bytes) })
 	}
+	gauge("damaged_blobs", "Blobs whose content proved wrong on the disk and has not been had again.", nil, func(u Usage) float64 { return float64(u.Damaged) })
 	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "complete"}, func(u Usage) float64 { return float64(u.Blobs) })
 	gauge("blobs", "Blobs held.", prometheus.Labels{"state": "partial"}, func(u Usage) float64 { return float64(u.Partial) })
 	if reg == nil {

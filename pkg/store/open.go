@@ -154,6 +154,9 @@ func (s *Store) load() error {
 		if st.full {
 			s.complete++
 		}
+		if st.damaged {
+			s.damaged++
+		}
 	}
 	s.mu.Unlock()
 	if trusted || s.o.BootID == "" {

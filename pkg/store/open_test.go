@@ -241,7 +241,7 @@ func TestMetricsAndLogs(t *testing.T) {
 	want := map[string]float64{
 		"peerd_store_blobs complete": 0, "peerd_store_blobs partial": 1,
 		"peerd_store_used_bytes": 0, "peerd_store_promised_bytes": float64(len(f[1].content)),
-		"peerd_store_reserved_bytes": 0, "peerd_store_quota_bytes": float64(quota),
+		"peerd_store_reserved_bytes": 0, "peerd_store_damaged_blobs": 0, "peerd_store_quota_bytes": float64(quota),
 		"peerd_store_commits_total": 2, "peerd_store_corrupt_total": 1, "peerd_store_evictions_total quota": 2, "peerd_store_full_total": 1,
 	}
 	if !maps.Equal(got, want) {

@@ -27,14 +27,25 @@ func (s *Store) loadBlob(d digest.Digest, dir string, trusted bool) (*state, err
 		return nil, err
 	}
 	var st *state
-	if fi, err := os.Stat(filepath.Join(dir, dataName)); err == nil {
+	fi, err := os.Stat(filepath.Join(dir, dataName))
+	if err == nil && m != nil && m.kept && fi.Size() != m.g.Size() {
+		s.m.corrupt.Inc()
+		s.log.Error("a kept blob has the wrong size on the disk; it is served no more until it has been fetched or pushed again",
+			zap.Stringer("digest", d), zap.Int64("size", fi.Size()), zap.Int64("want", m.g.Size()))
+		if err := s.setAsideUnread(dir, m.g); err != nil {
+			return nil, err
+		}
+		err = fs.ErrNotExist
+	}
+	switch {
+	case err == nil:
 		st, err = s.loadComplete(d, dir, m, fi.Size())
 		if err != nil {
 			return nil, err
 		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
-	} else if m != nil {
+	case m != nil:
 		st, err = s.loadPartial(d, dir, m, trusted)
 		if err != nil {
 			return nil, err
@@ -127,7 +138,7 @@ func (s *Store) loadComplete(d digest.Digest, dir string, m *goodMeta, size int6
 	} else {
 		st.meta, st.kept = m.Meta, m.kept
 	}
-	for _, left := range []string{piecesName, partName} {
+	for _, left := range []string{piecesName, partName, damagedName} {
 		if err := os.Remove(filepath.Join(dir, left)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -191,6 +202,9 @@ func (s *Store) loadPartial(d digest.Digest, dir string, m *goodMeta, trusted bo
 	}
 	st := newState(s, d, g)
 	st.meta, st.kept = m.Meta, m.kept
+	if st.damaged, err = loadDamaged(dir); err != nil {
+		return nil, err
+	}
 	for i, mark := range marks {
 		if rank(mark) > 0 {
 			st.markLocked(i, mark)

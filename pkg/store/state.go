@@ -85,6 +85,7 @@ type state struct {
 	pieces     *os.File // the same, partial blobs only
 	meta       Meta
 	cached     bool // complete, as one file: see cache.go
+	damaged    bool // partial since its content proved wrong: see damage.go
 }
 
 // waiter is what readers of one piece wait for.
@@ -228,7 +229,7 @@ func (st *state) info() Info {
 	defer st.mu.Unlock()
 	i := Info{
 		Digest: st.digest, Size: st.geo.Size(), Pieces: st.geo.Count(),
-		Complete: st.complete, Kept: st.kept, LastUse: st.lastUse,
+		Complete: st.complete, Kept: st.kept, Damaged: st.damaged, LastUse: st.lastUse,
 		Meta: Meta{MediaType: st.meta.MediaType, Sources: slices.Clone(st.meta.Sources)},
 	}
 	if st.complete {

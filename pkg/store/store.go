@@ -57,6 +57,7 @@ type Info struct {
 	Pieces   int
 	Complete bool
 	Kept     bool // never evicted
+	Damaged  bool // partial since its content proved wrong, see Check
 	Meta     Meta
 	LastUse  time.Time
 }
@@ -69,6 +70,7 @@ type Usage struct {
 	Quota    int64 // 0 = none
 	Blobs    int   // complete
 	Partial  int
+	Damaged  int // of the partial ones: their content proved wrong
 	Prefixes []PrefixUsage
 }
 
@@ -93,6 +95,7 @@ type Store struct {
 	idle     int64     // sum of state.bytes over lru
 	reserved int64     // see Reserve
 	complete int       // number of states with full set
+	damaged  int       // number of states with damaged set
 	trashed  uint64    // makes names in trash unique
 }
 
@@ -342,7 +345,7 @@ func (s *Store) Usage() Usage {
 	defer s.mu.Unlock()
 	return Usage{
 		Used: s.used, Promised: s.promised, Reserved: s.reserved, Quota: s.o.Quota,
-		Blobs: s.complete, Partial: len(s.blobs) - s.complete,
+		Blobs: s.complete, Partial: len(s.blobs) - s.complete, Damaged: s.damaged,
 		Prefixes: s.prefixUsageLocked(),
 	}
 }
