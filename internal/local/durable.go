@@ -23,6 +23,9 @@ type Durable interface {
 	Push(ctx context.Context, d digest.Digest, f *os.File, mediaType string) error
 	// Size is the size of content that was pushed. Errors: fs.ErrNotExist.
 	Size(ctx context.Context, d digest.Digest) (int64, error)
+	// Drop removes content that was pushed, and to which nothing links any more:
+	// links went before. No error where there is none.
+	Drop(ctx context.Context, d digest.Digest) error
 	// Open opens content that the store does not hold whole, by way of a
 	// repository that links to it. Errors: fs.ErrNotExist.
 	Open(ctx context.Context, n registry.Name, d digest.Digest) (io.ReadSeekCloser, int64, error)

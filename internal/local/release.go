@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -44,12 +45,13 @@ func (r *Registry) releaseLoose() (Freed, error) {
 	var errs []error
 	loose := r.index.takeLoose()
 	for _, d := range slices.Sorted(maps.Keys(loose)) {
-		n, err := r.release(d)
-		switch {
-		case err != nil:
-			errs = append(errs, err)
-		case n >= 0:
-			f.add(n)
+		gone, err := r.release(d)
+		if err != nil {
+			r.index.loosen(d, loose[d])
+			errs = append(errs, fmt.Errorf("release %s: %w", d, err))
+		}
+		if gone {
+			f.add(loose[d])
 		}
 	}
 	r.m.freedBlobs.Add(float64(f.Blobs))
@@ -57,31 +59,30 @@ func (r *Registry) releaseLoose() (Freed, error) {
 	return f, errors.Join(errs...)
 }
 
-// release drops content unless something links to it again, and returns its
-// size; below 0 where it stays. What an upstream has, too, becomes evictable
-// instead.
-func (r *Registry) release(d digest.Digest) (int64, error) {
+// release drops content unless something links to it again. What an upstream
+// has, too, becomes evictable instead.
+func (r *Registry) release(d digest.Digest) (gone bool, err error) {
 	defer r.hold(d)()
 	if _, linked := r.index.get(d); linked {
-		return -1, nil
+		return false, nil
+	}
+	if r.o.Durable != nil {
+		if err := r.o.Durable.Drop(context.Background(), d); err != nil {
+			return false, err
+		}
 	}
 	in, err := r.o.Store.Stat(d)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return -1, nil
 	case err != nil:
-		return -1, err
 	case r.ours(in):
 		err = r.o.Store.Delete(d)
 	case in.Kept:
 		err = r.evictable(d)
-	default:
-		return -1, nil
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return -1, fmt.Errorf("release %s: %w", d, err)
+	if errors.Is(err, store.ErrNotFound) {
+		return r.o.Durable != nil, nil
 	}
-	return in.Size, nil
+	return err == nil, err
 }
 
 // ours tells whether content came from nowhere but local repositories.
