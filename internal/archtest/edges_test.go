@@ -73,6 +73,9 @@ var edges = map[string]map[string]string{
 		"internal/audit": "tells it what was done and what was refused",
 		"pkg/registry":   "reads paths and answers as the handler behind it does",
 	},
+	"internal/events": {
+		"pkg/auth": "repositories of endpoints are written as in rules",
+	},
 	"internal/accesslog": {
 		"pkg/registry": "reads paths as the handler behind it does",
 	},
@@ -90,6 +93,7 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":      "pulls images",
 	},
 	"internal/config": {
+		"internal/events":    "checks a file of endpoints",
 		"internal/front":     "networks of proxies have one syntax",
 		"pkg/auth":           "rules and htpasswd files have one syntax",
 		"pkg/objectstore":    "so have places in object stores",
@@ -141,6 +145,7 @@ var edges = map[string]map[string]string{
 	"pkg/seed": {
 		"internal/audit":     "who did what",
 		"internal/accesslog": "who asked for what",
+		"internal/events":    "tells endpoints what clients did",
 		"internal/front":     "TLS, proxies and limits",
 		"pkg/auth":           "who may do what",
 		"internal/config":    "what to start",

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+
+	"github.com/samara-p2p/samara/internal/events"
 )
 
 // Operate is what a seeder is told about those who watch it (docs/operations.md).
@@ -10,6 +12,8 @@ type Operate struct {
 	AccessLog     string   `name:"access-log" group:"Access log" help:"file that gets a JSON line for each request to the registry API; - is standard output; none by itself"`
 	AccessLogSize ByteSize `name:"access-log-size" group:"Access log" help:"size at which the file is renamed to FILE.1, that one to FILE.2, and so on"`
 	AccessLogKeep int      `name:"access-log-keep" group:"Access log" help:"how many renamed files stay; 0 is none"`
+
+	Events string `name:"events" group:"Events" help:"YAML file of HTTP endpoints that are told of pushes, pulls and deletes (docs/events.md)"`
 }
 
 func defaultOperate() Operate {
@@ -26,6 +30,11 @@ func (c *Operate) operateProblems(auditLog string) []Problem {
 	}
 	if c.AccessLogKeep < 0 || c.AccessLogKeep > 1000 {
 		ps = append(ps, Problem{Where: "--access-log-keep", What: fmt.Sprintf("%d is not within 0 to 1000", c.AccessLogKeep), Fix: "give the number of files"})
+	}
+	if c.Events != "" {
+		if _, err := events.ReadEndpoints(c.Events); err != nil {
+			ps = append(ps, Problem{Where: "--events", What: err.Error(), Fix: "docs/events.md tells what is in it"})
+		}
 	}
 	return ps
 }

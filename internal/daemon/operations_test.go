@@ -19,6 +19,7 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/internal/events"
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/internal/metadata"
@@ -78,6 +79,11 @@ func securityMetrics(t *testing.T, reg prometheus.Registerer) {
 	}
 	front.NewLimits(front.LimitOptions{Registerer: reg, Namespace: "seeder"})
 	front.RegisterExpiry(reg, "seeder", func() time.Time { return time.Time{} })
+	hub, err := events.Open(events.Options{Dir: t.TempDir(), Registerer: reg, Namespace: "seeder"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub.Close()
 	al, err := accesslog.Open(accesslog.Options{File: filepath.Join(t.TempDir(), "access.log"), Registerer: reg, Namespace: "seeder"})
 	if err != nil {
 		t.Fatal(err)

@@ -108,8 +108,8 @@ func ParseRule(s string) (Rule, error) {
 		return Rule{}, fmt.Errorf("%q: %q is not made of pull, push, delete and catalog joined by '+'", s, words[1])
 	}
 	for _, w := range words[2:] {
-		if !patternRE.MatchString(w) {
-			return Rule{}, fmt.Errorf("%q: %q is no pattern: repository names are in lower case, '*' stands for anything within a component and '**' for anything", s, w)
+		if _, err := ParsePattern(w); err != nil {
+			return Rule{}, fmt.Errorf("%q: %w", s, err)
 		}
 		r.patterns = append(r.patterns, newPattern(w, component))
 	}
@@ -172,6 +172,14 @@ func (rs Rules) patterns(id *Identity, a Actions) []pattern {
 // speakOf tells whether there is a rule for this kind of asker.
 func (rs Rules) speakOf(who string) bool {
 	return slices.ContainsFunc(rs, func(r Rule) bool { return r.who == who })
+}
+
+// ParsePattern reads a pattern of repositories, as rules have them.
+func ParsePattern(s string) (match func(repository string) bool, err error) {
+	if !patternRE.MatchString(s) {
+		return nil, fmt.Errorf("%q is no pattern: repository names are in lower case, '*' stands for anything within a component and '**' for anything", s)
+	}
+	return newPattern(s, component).match, nil
 }
 
 // pattern matches whole names.

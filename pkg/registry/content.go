@@ -32,7 +32,11 @@ func (h *handler) manifest(w *response, r *http.Request, req Request) error {
 	if m.Content != nil || !req.Head {
 		size, content = int64(len(m.Content)), bytes.NewReader(m.Content)
 	}
-	return h.serve(w, r, m.Digest, size, content)
+	err = h.serve(w, r, m.Digest, size, content)
+	if err == nil {
+		h.pulled(w, r, req, Notice{Kind: "manifest", Digest: m.Digest, MediaType: m.MediaType, Size: size})
+	}
+	return err
 }
 
 func (h *handler) blob(w *response, r *http.Request, req Request) error {
@@ -58,6 +62,9 @@ func (h *handler) blob(w *response, r *http.Request, req Request) error {
 	err = h.serve(w, r, b.Digest, b.Size, content)
 	if err == nil && w.sourceErr != nil && w.headerSent() && r.Context().Err() == nil {
 		h.refused.add(req.Digest, h.RefuseAfterCut)
+	}
+	if err == nil {
+		h.pulled(w, r, req, Notice{Kind: "blob", Digest: b.Digest, Size: b.Size})
 	}
 	return err
 }

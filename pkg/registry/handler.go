@@ -54,6 +54,9 @@ type HandlerOptions struct {
 	// Account is told, at the end of each request for a manifest, a blob or a
 	// list of tags, how many body bytes went out. May be nil.
 	Account func(bytes int64)
+	// Notify is told of each push, pull and delete that succeeds. It must not
+	// wait for anything but the disk. May be nil.
+	Notify func(r *http.Request, n Notice)
 
 	// Stall is how long a client may go without reading (in steps of 1 MiB)
 	// before its connection is closed. Default 5 min; negative: for ever.

@@ -54,6 +54,7 @@ func (h *handler) write(w *response, r *http.Request, rt Route) error {
 		if err := h.Writer.DeleteBlob(r.Context(), name, req.Digest); err != nil {
 			return err
 		}
+		p.notify(Notice{Action: "delete", Kind: "blob", Digest: req.Digest})
 	case r.Method == http.MethodPut:
 		return p.putManifest()
 	default:
@@ -63,6 +64,11 @@ func (h *handler) write(w *response, r *http.Request, rt Route) error {
 		}
 		if err := h.Writer.Delete(r.Context(), req, cond); err != nil {
 			return err
+		}
+		if req.Digest != "" {
+			p.notify(Notice{Action: "delete", Kind: "manifest", Digest: req.Digest})
+		} else {
+			p.notify(Notice{Action: "delete", Kind: "tag", Tag: req.Reference})
 		}
 	}
 	p.answer(http.StatusAccepted)
@@ -206,7 +212,7 @@ func (p *push) mount(s string) (done bool, err error) {
 	}
 	done, err = p.h.Writer.Mount(p.r.Context(), p.Name, d, from)
 	if done {
-		p.created(d)
+		p.created(d, 0)
 	}
 	return done, err
 }
@@ -284,12 +290,13 @@ func (p *push) commit(u Upload, d digest.Digest) error {
 	if err := u.Commit(p.r.Context(), d); err != nil {
 		return err
 	}
-	p.created(d)
+	p.created(d, u.Size())
 	return nil
 }
 
-// created answers that blob d is there.
-func (p *push) created(d digest.Digest) {
+// created answers that blob d is there. size is 0 where it is not known.
+func (p *push) created(d digest.Digest, size int64) {
+	p.notify(Notice{Action: "push", Kind: "blob", Digest: d, Size: size})
 	p.w.Header().Set("Docker-Content-Digest", d.String())
 	p.locate("blobs", d.String())
 	p.answer(http.StatusCreated)
@@ -331,6 +338,13 @@ func (p *push) putManifest() error {
 	}
 	if put, err = p.h.Writer.PutManifest(p.r.Context(), p.Name, put); err != nil {
 		return err
+	}
+	pushed := Notice{Action: "push", Kind: "manifest", Digest: put.Digest, MediaType: put.MediaType, Size: put.Size}
+	if len(put.Tags) == 0 {
+		p.notify(pushed)
+	}
+	for _, pushed.Tag = range put.Tags {
+		p.notify(pushed)
 	}
 	hd := p.w.Header()
 	hd.Set("Docker-Content-Digest", put.Digest.String())

@@ -32,9 +32,17 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 		return err
 	}
 	defer repos.close()
-	api := registry.NewHandler(newScoped(d, repos), guardedOptions(d, repos.options(registry.HandlerOptions{
+	o := guardedOptions(d, repos.options(registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
-	})))
+	}))
+	hub, err := openEvents(d, c, &o)
+	if err != nil {
+		return err
+	}
+	if hub != nil {
+		defer hub.Close()
+	}
+	api := registry.NewHandler(newScoped(d, repos), o)
 	api = refuseLoops(api, d.Node.ID().String())
 	g, err := openGate(d, c)
 	if err != nil {

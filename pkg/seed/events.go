@@ -1,0 +1,65 @@
+package seed
+
+import (
+	"net/http"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/events"
+	"github.com/samara-p2p/samara/pkg/auth"
+	"github.com/samara-p2p/samara/pkg/registry"
+)
+
+// openEvents opens the queues of the endpoints, where there are any, and has o's
+// handler tell them what clients did.
+func openEvents(d *daemon.Daemon, c config.Seeder, o *registry.HandlerOptions) (*events.Hub, error) {
+	if c.Events == "" {
+		return nil, nil
+	}
+	list, err := events.ReadEndpoints(c.Events)
+	if err != nil {
+		return nil, err
+	}
+	hub, err := events.Open(events.Options{
+		Dir: filepath.Join(c.Data, "events"), Endpoints: list, Instance: d.Node.ID().String(),
+		Log: d.Log.Named("events"), Registerer: d.Metrics, Namespace: "seeder",
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.Notify = func(r *http.Request, n registry.Notice) {
+		name := n.Name.String()
+		if d.Resolver.IsLocal(n.Name) {
+			name = n.Name.Repository
+		}
+		e := events.Event{Action: n.Action, Kind: n.Kind, Repository: n.Name.String(), Name: name,
+			Tag: n.Tag, Digest: n.Digest, MediaType: n.MediaType, Size: n.Size,
+			Host: r.Host, URL: contentURL(r, name, n), Method: r.Method, UserAgent: r.UserAgent()}
+		if id, ok := auth.FromContext(r.Context()); ok {
+			e.User = id.User
+		}
+		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			e.Client = from.Addr().Unmap().String()
+		}
+		hub.Publish(e)
+	}
+	return hub, nil
+}
+
+// contentURL is where a client finds what a notice is about; "" for what is gone.
+func contentURL(r *http.Request, name string, n registry.Notice) string {
+	if n.Action == events.Delete || n.Digest == "" {
+		return ""
+	}
+	u := *r.URL
+	if u.Scheme == "" { // what stands before sets it where a trusted proxy told
+		if u.Scheme = "http"; r.TLS != nil {
+			u.Scheme = "https"
+		}
+	}
+	u.Host, u.RawQuery = r.Host, ""
+	u.Path, u.RawPath = "/v2/"+name+"/"+n.Kind+"s/"+n.Digest.String(), ""
+	return u.String()
+}
