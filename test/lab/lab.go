@@ -19,6 +19,11 @@ const Mbit Rate = 1e6
 // DefaultMTU is Ethernet's.
 const DefaultMTU = 1500
 
+// PayloadShare is how much of what a shaped link carries is payload: tbf counts
+// Ethernet frames, 1,514 bytes at an MTU of 1500, of which IPv4 and TCP with
+// timestamps leave 1,448. It is what one host alone reaches over plain HTTP.
+func PayloadShare(mtu int) float64 { return float64(mtu-52) / float64(mtu+14) }
+
 // Options says what kind of lab to make. The zero value is namespaces with links
 // of 100 Mbit/s.
 type Options struct {

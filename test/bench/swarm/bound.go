@@ -7,12 +7,6 @@ import (
 	"github.com/samara-p2p/samara/pkg/piece"
 )
 
-// payloadShare is how much of what a shaped link carries is payload: tbf counts
-// Ethernet frames, 1,514 bytes at an MTU of 1500, of which IPv4 and TCP with
-// timestamps leave 1,448. It is what one host alone reaches over plain HTTP, see
-// calibrate.
-func payloadShare(mtu int) float64 { return float64(mtu-52) / float64(mtu+14) }
-
 // swarm is what a lower bound follows from. Speeds are bits per second.
 type swarm struct {
 	bytes    int64

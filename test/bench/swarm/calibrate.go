@@ -13,7 +13,7 @@ const calibrateSkip = time.Second
 
 // calibrate returns how much payload a link of the scenario's rate carries for one
 // host alone, over plain HTTP from the upstream, as a share of the rate. It shows
-// whether payloadShare is right on this machine.
+// whether lab.PayloadShare is right on this machine.
 func (b *bench) calibrate(ctx context.Context, s scenario) (float64, error) {
 	const patience = 2 * time.Minute
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -34,7 +34,7 @@ type scenario struct {
 }
 
 // share is how much of its rate a link carries as payload.
-func (s scenario) share() float64 { return payloadShare(cmp.Or(s.mtu, lab.DefaultMTU)) }
+func (s scenario) share() float64 { return lab.PayloadShare(cmp.Or(s.mtu, lab.DefaultMTU)) }
 
 // seederRate is the speed of the seeder's link.
 func (s scenario) seederRate() lab.Rate {
