@@ -50,7 +50,7 @@ func (c *Local) localWarnings(ruled bool) []Problem {
 	}
 	var ps []Problem
 	if !ruled {
-		ps = append(ps, Problem{Where: "--local", What: "there are no rules: whoever reaches the port may push, and delete what others pushed", Fix: "say with --allow who may (docs/security.md)"})
+		ps = append(ps, Problem{Where: "--local", What: "there are no rules: nobody may push or delete", Fix: "say with --allow who may, like --allow 'anyone pull+push **' (docs/security.md)"})
 	}
 	if slices.Equal(c.LocalNames, defaultLocal().LocalNames) {
 		ps = append(ps, Problem{Where: "--local-name", What: "not given: hosts cannot pull local repositories through their peerd, which asks for them by this registry's host name", Fix: "give the HOST[:PORT] that stands in front of the images' names"})

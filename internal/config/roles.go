@@ -14,7 +14,7 @@ func (c *Seeder) problems() []Problem {
 
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem {
-	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(len(c.Allow) > 0),
+	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(c.Ruled()),
 		c.spaceWarnings(c.LocalRepositories), c.objectStoreWarnings(c.Quota))
 }
 

@@ -52,6 +52,10 @@ func defaultSecurity() Security {
 	}
 }
 
+// Ruled tells whether somebody said who may do what. Where nobody did, everybody
+// may pull, and nobody may push or delete.
+func (c *Security) Ruled() bool { return len(c.Allow) > 0 || c.Issuers != "" }
+
 // Rules reads --allow.
 func (c *Security) Rules() (auth.Rules, error) {
 	var rs auth.Rules

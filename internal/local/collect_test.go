@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -355,10 +356,10 @@ func TestCollecting(t *testing.T) {
 	b := newBench(t)
 	b.reg.collecting.Lock()
 	defer b.reg.collecting.Unlock()
-	if _, err := b.reg.Collect(t.Context(), CollectOptions{}); err != ErrCollecting {
+	if _, err := b.reg.Collect(t.Context(), CollectOptions{}); !errors.Is(err, ErrCollecting) {
 		t.Error(err)
 	}
-	if _, err := b.reg.EmptyTrash(""); err != ErrCollecting {
+	if _, err := b.reg.EmptyTrash(""); !errors.Is(err, ErrCollecting) {
 		t.Error(err)
 	}
 }

@@ -92,7 +92,8 @@ func (r *Registry) has(repo string, kind registry.Kind, c registry.Descriptor) (
 
 // placeManifest puts a manifest into the store and links it.
 func (r *Registry) placeManifest(ctx context.Context, n registry.Name, p registry.Put, parsed *registry.Parsed) error {
-	defer r.hold(p.Digest)()
+	unhold := r.hold(p.Digest)
+	defer unhold()
 	path := r.linkPath(n.Repository, manifestsName, p.Digest)
 	there, err := r.renew(path, true)
 	if err != nil {

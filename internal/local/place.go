@@ -12,7 +12,8 @@ import (
 // The caller holds the repository's lock, at least shared.
 // Errors: put's, DENIED by a quota, or the system's.
 func (r *Registry) place(repo string, d digest.Digest, size, charged int64, put func() error) error {
-	defer r.hold(d)()
+	unhold := r.hold(d)
+	defer unhold()
 	path := r.linkPath(repo, blobsName, d)
 	if r.linked(path, true) {
 		return put()

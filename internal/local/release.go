@@ -62,7 +62,8 @@ func (r *Registry) releaseLoose() (Freed, error) {
 // release drops content unless something links to it again. What an upstream
 // has, too, becomes evictable instead.
 func (r *Registry) release(d digest.Digest) (gone bool, err error) {
-	defer r.hold(d)()
+	unhold := r.hold(d)
+	defer unhold()
 	if _, linked := r.index.get(d); linked {
 		return false, nil
 	}

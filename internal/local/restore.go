@@ -145,7 +145,8 @@ func (s *restoring) manifest(d digest.Digest) error {
 // link links a manifest.
 func (s *restoring) link(e TrashEntry, parsed *registry.Parsed) error {
 	r := s.r
-	defer r.hold(e.Digest)()
+	unhold := r.hold(e.Digest)
+	defer unhold()
 	if err := r.index.admit(s.Repository, manifestsLink, e.Digest, e.Manifest.Size, 0); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func (b *bench) pushing() {
 	if err := b.seeder.Stop(); err != nil {
 		b.t.Fatal(err)
 	}
-	b.sc.LocalRepositories = []string{"team"}
+	b.sc.LocalRepositories, b.sc.Allow = []string{"team"}, []string{"anyone pull+push **"}
 	b.sc.LocalNames = []string{localName}
 	b.startSeeder()
 }

@@ -44,7 +44,9 @@ func TestEvents(t *testing.T) {
 	if err := os.WriteFile(file, []byte("- {name: ci, url: '"+endpoint.URL+"', actions: [push, pull, delete], kinds: [manifest, blob, tag]}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := newBench(t, func(c *config.Seeder) { c.Events, c.LocalRepositories = file, []string{"team"} })
+	b := newBench(t, func(c *config.Seeder) {
+		c.Events, c.LocalRepositories, c.Allow = file, []string{"team"}, []string{"anyone pull+push+delete **"}
+	})
 	img := b.up.AddImage("lab/app", "v1", 1000)
 	do := func(method, path string, status int) {
 		t.Helper()

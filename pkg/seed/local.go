@@ -2,6 +2,8 @@ package seed
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 
@@ -20,11 +22,24 @@ type repositories struct {
 	up    *backend
 	local *local.Registry // nil: there are none
 	names *registry.Resolver
+	ruled bool // somebody said who may push
+}
+
+// unruled takes nothing: to push without a login is for whom a rule allows it.
+type unruled struct{ *local.Registry }
+
+// Writable implements registry.Writer.
+func (u unruled) Writable(n registry.Name) error {
+	if err := u.Registry.Writable(n); err != nil {
+		return err
+	}
+	return &registry.Error{Status: http.StatusForbidden, Code: registry.CodeDenied, Message: fmt.Sprintf(
+		"nobody may push to %s or delete there: this seeder has no rules; its operator gives them with --allow, like --allow 'anyone pull+push+delete %s/**'", n, n.Upstream)}
 }
 
 // openRepositories opens the local repositories, if the configuration has any.
 func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*repositories, error) {
-	b := &repositories{store: d.Store, up: up, names: d.Resolver}
+	b := &repositories{store: d.Store, up: up, names: d.Resolver, ruled: c.Ruled()}
 	if len(c.LocalRepositories) == 0 {
 		return b, nil
 	}
@@ -65,6 +80,9 @@ func (b *repositories) options(o registry.HandlerOptions) registry.HandlerOption
 	o.Referrers = b
 	if b.local != nil {
 		o.Writer, o.Cataloger = b.local, b.local
+		if !b.ruled {
+			o.Writer = unruled{b.local}
+		}
 	}
 	return o
 }

@@ -52,6 +52,7 @@ func TestProxiedSignatures(t *testing.T) {
 func TestLocalBesideProxied(t *testing.T) {
 	b := newBench(t, func(c *config.Seeder) {
 		c.LocalRepositories, c.LocalNames = []string{"team"}, []string{"registry.test", "registry.test:5000"}
+		c.Allow = []string{"anyone pull+push+catalog **"}
 	})
 	img := b.up.AddImage("lab/app", "v1", 1000)
 	b.get(manifestPath("v1"), 200)
@@ -89,7 +90,9 @@ func TestLocalBesideProxied(t *testing.T) {
 // What was pushed to a local repository is not to be had by the name of a
 // proxied one, unless the upstream has it, too.
 func TestPushedIsNotProxied(t *testing.T) {
-	b := newBench(t, func(c *config.Seeder) { c.LocalRepositories = []string{"team"} })
+	b := newBench(t, func(c *config.Seeder) {
+		c.LocalRepositories, c.Allow = []string{"team"}, []string{"anyone pull+push **"}
+	})
 	img := b.up.AddImage("lab/app", "v1", 1000, 2*mib)
 	push := func(content []byte) digest.Digest {
 		t.Helper()
@@ -134,4 +137,32 @@ func TestPushedIsNotProxied(t *testing.T) {
 		b.blob(d)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// Without a rule everybody pulls, and nobody pushes or deletes.
+func TestNoRuleNoPush(t *testing.T) {
+	b := newBench(t, func(c *config.Seeder) {
+		c.LocalRepositories, c.Allow = []string{"team"}, []string{"anyone pull+push **"}
+	})
+	push := func(status int) string {
+		t.Helper()
+		r, err := daemontest.Do(t.Context(), "POST", b.URL+"/v2/team/app/blobs/uploads/?digest="+digest.FromBytes(nil).String())
+		if err != nil || r.Status != status {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		return string(r.Body)
+	}
+	push(201)
+	b.c.Allow = nil
+	b.restart()
+	if body := push(403); !strings.Contains(body, "DENIED") || !strings.Contains(body, "--allow 'anyone pull+push+delete local/**'") {
+		t.Error(body)
+	}
+	for _, path := range []string{"blobs/" + digest.FromBytes(nil).String(), "manifests/v1"} {
+		if r, err := daemontest.Do(t.Context(), "DELETE", b.URL+"/v2/team/app/"+path); err != nil || r.Status != 403 {
+			t.Errorf("DELETE %s: %+v, %v", path, r, err)
+		}
+	}
+	b.get("/v2/team/app/blobs/"+digest.FromBytes(nil).String(), 200)
+	b.get("/v2/_catalog", 200)
 }

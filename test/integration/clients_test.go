@@ -121,6 +121,8 @@ func newClientWorld(t *testing.T, mode string) *clientWorld {
 			"--allow", "user:alice pull local/team/**", "--allow", "user:robot pull+push+delete+catalog local/**")
 		w.ca = filepath.Join(secrets, "tls.crt")
 		w.env = append(w.env, "SSL_CERT_FILE="+w.ca)
+	} else {
+		args = append(args, "--allow", "anyone pull+push+delete+catalog **")
 	}
 	s, err := lab.StartSeeder(t.Context(), binaries, hosts[0], lab.SeederConfig{OpenSwarm: true, Args: args})
 	if err != nil {
