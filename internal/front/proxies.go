@@ -60,6 +60,7 @@ func (ps Proxies) Wrap(next http.Handler) http.Handler {
 			h := ps.hop(r.Header)
 			if h.client.IsValid() {
 				r.RemoteAddr = netip.AddrPortFrom(h.client, 0).String()
+				r.TLS = nil // a certificate that it shows is the proxy's own
 			}
 			if h.proto == "http" || h.proto == "https" {
 				r.URL.Scheme = h.proto
@@ -86,7 +87,7 @@ type hop struct {
 // is not trusted was written by the client.
 func (ps Proxies) hop(h http.Header) hop {
 	if ps.standard {
-		return ps.forwarded(splitList(h.Values("Forwarded")))
+		return ps.forwarded(split(strings.Join(h.Values("Forwarded"), ","), ','))
 	}
 	var c hop
 	for _, s := range slices.Backward(splitList(h.Values("X-Forwarded-For"))) {
@@ -107,8 +108,8 @@ func (ps Proxies) forwarded(elements []string) hop {
 	var c hop
 	for _, e := range slices.Backward(elements) {
 		var this hop
-		for _, pair := range strings.Split(e, ";") {
-			k, v, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		for _, pair := range split(e, ';') {
+			k, v, _ := strings.Cut(pair, "=")
 			v = strings.Trim(v, `"`)
 			switch strings.ToLower(k) {
 			case "for":
@@ -129,8 +130,30 @@ func (ps Proxies) forwarded(elements []string) hop {
 	return c
 }
 
+// split takes a value of RFC 7239 apart. A separator within quotes is none: a
+// client chooses the host that a proxy quotes. Quotes that do not end give
+// nothing to believe.
+func split(s string, sep byte) (parts []string) {
+	begin, quotes := 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			quotes = !quotes
+		case quotes && c == '\\':
+			i++
+		case !quotes && c == sep:
+			parts = append(parts, strings.TrimSpace(s[begin:i]))
+			begin = i + 1
+		}
+	}
+	if quotes {
+		return nil
+	}
+	return append(parts, strings.TrimSpace(s[begin:]))
+}
+
 // splitList takes apart what may be several headers or one with commas. The
-// values that count have no commas in them.
+// values of X-Forwarded-* that count have no commas in them.
 func splitList(values []string) []string {
 	var list []string
 	for _, v := range values {

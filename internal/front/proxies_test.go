@@ -43,6 +43,10 @@ func TestProxies(t *testing.T) {
 		{"standard, a lie first", "10.0.0.1:99", []string{`Forwarded: for=1.1.1.1;proto=https;host=evil, for=198.51.100.1`}, "198.51.100.1:0 http seeder:5000"},
 		{"standard, IPv6", "10.0.0.1:99", []string{`Forwarded: For="[2001:db8:2::1]:4711"; PROTO=HTTPS, for=10.0.0.9`}, "[2001:db8:2::1]:0 https seeder:5000"},
 		{"standard, hidden", "10.0.0.1:99", []string{`Forwarded: for=1.1.1.1, for=_hidden;proto=https`}, "10.0.0.1:99 http seeder:5000"},
+		{"standard, a lie in a quoted host", "10.0.0.1:99", []string{`Forwarded: for=198.51.100.1;host="x;for=1.1.1.1"`}, "198.51.100.1:0 http seeder:5000"},
+		{"standard, a list in a quoted host", "10.0.0.1:99", []string{`Forwarded: for=198.51.100.1;host="x, for=1.1.1.1"`}, "198.51.100.1:0 http seeder:5000"},
+		{"standard, an escaped quote", "10.0.0.1:99", []string{`Forwarded: for=198.51.100.1;host="x\", for=1.1.1.1, \""`}, "198.51.100.1:0 http seeder:5000"},
+		{"standard, an open quote", "10.0.0.1:99", []string{`Forwarded: host="x, for=1.1.1.1`}, "10.0.0.1:99 http seeder:5000"},
 		{"standard, and a lie in the others", "10.0.0.1:99", []string{"Forwarded: for=198.51.100.1", "X-Forwarded-For: 1.1.1.1", "X-Forwarded-Host: evil"}, "198.51.100.1:0 http seeder:5000"},
 		{"a lie in the standard", "10.0.0.1:99", []string{"X-Forwarded-For: 198.51.100.1", "Forwarded: for=1.1.1.1;host=evil"}, "198.51.100.1:0 http seeder:5000"},
 	} {
@@ -107,5 +111,19 @@ func TestHeaders(t *testing.T) {
 	h.ServeHTTP(w, r)
 	if got := w.Header().Get("Strict-Transport-Security"); got != "max-age=3600" {
 		t.Errorf("with TLS: %q", got)
+	}
+}
+
+// Who comes by way of a proxy is not whom the proxy's certificate names.
+func TestProxyLendsNobodyItsCertificate(t *testing.T) {
+	for from, kept := range map[string]bool{"10.0.0.1:99": false, "198.51.100.1:99": true} {
+		r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+		r.TLS, r.RemoteAddr = &tls.ConnectionState{}, from
+		r.Header.Set("X-Forwarded-For", "192.0.2.1")
+		proxies(t, "10.0.0.0/8").Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if (r.TLS != nil) != kept || r.URL.Scheme != "https" {
+				t.Errorf("from %s: TLS %v, scheme %s", from, r.TLS, r.URL.Scheme)
+			}
+		})).ServeHTTP(httptest.NewRecorder(), r)
 	}
 }
