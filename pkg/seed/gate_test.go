@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -110,6 +111,13 @@ func TestDigestIsNoPermission(t *testing.T) {
 		b.get(path+secret.Digest.String(), 404)
 		b.get(path+secret.Digest.String(), 200, ops) // who may pull everything has it by any name
 	}
+	// Nor by that of one whose manifest names it.
+	layer := secret.Layers[0]
+	b.get("/v2/secret/app/blobs/"+layer.String()+"?ns=up.test", 200, ops)
+	b.up.SetFault(layer.String(), upstreamtest.Fault{Status: 404})
+	b.up.AddManifest("public/app", "trap", secret.Descriptor.MediaType, bytes.Replace(secret.Manifest, []byte("{"), []byte("{ "), 1))
+	b.get("/v2/public/app/manifests/trap", 200)
+	b.get("/v2/public/app/blobs/"+layer.String(), 404)
 	b.up.ClearFaults()
 	b.up.AddManifest("public/app", "v2", secret.Descriptor.MediaType, secret.Manifest) // now it is there, too
 	before := b.up.Count("HEAD", "public/app")

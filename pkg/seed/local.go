@@ -119,20 +119,26 @@ func (b *repositories) prove(ctx context.Context, r registry.Request) error {
 		return nil
 	}
 	in, err := b.store.Stat(r.Digest)
-	if err != nil || !in.Kept || len(in.Meta.Sources) == 0 || slices.ContainsFunc(in.Meta.Sources, b.proxied) {
+	if err != nil || len(in.Meta.Sources) == 0 || slices.ContainsFunc(in.Meta.Sources, b.proxied) {
 		return nil
 	}
 	if err := b.up.proves(ctx, r); err != nil {
 		return err
 	}
-	blob, err := b.store.Blob(r.Digest)
+	vouch(b.store, r.Digest, r.Name)
+	return nil
+}
+
+// vouch notes with content that a repository was seen to have it, too.
+func vouch(s *store.Store, d digest.Digest, n registry.Name) {
+	blob, err := s.Blob(d)
 	if err != nil {
-		return nil // gone meanwhile: it is fetched
+		return // gone meanwhile: it is fetched
 	}
 	defer blob.Release()
 	m := blob.Meta()
-	m.Sources = append([]string{r.Name.String()}, m.Sources...)
-	return blob.SetMeta(m)
+	m.Sources = append([]string{n.String()}, m.Sources...)
+	_ = blob.SetMeta(m) // a disk that is full costs no more than another question
 }
 
 // proxied tells whether a source of content is a proxied repository.

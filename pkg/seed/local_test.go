@@ -127,6 +127,14 @@ func TestPushedIsNotProxied(t *testing.T) {
 		b.get("/v2/team/app/manifests/v1", 200)
 		b.restart()
 	}
+	// Nor once no local repository has it any more.
+	for _, path := range []string{"/v2/team/app/manifests/v1", "/v2/team/app/blobs/" + secret.String()} {
+		if r, err := daemontest.Do(t.Context(), "DELETE", b.URL+path); err != nil || r.Status != 202 {
+			t.Fatalf("DELETE %s: %+v, %v", path, r, err)
+		}
+	}
+	b.restart()
+	b.get(blobPath(secret), 404)
 	// Layers that both have.
 	for _, d := range img.Layers {
 		push(b.up.Blob(d))

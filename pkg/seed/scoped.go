@@ -11,7 +11,6 @@ import (
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
-	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 const (
@@ -24,7 +23,8 @@ const (
 // knows a digest could else have it by any name that may be pulled.
 type scoped struct {
 	registry.Backend
-	d *daemon.Daemon
+	d      *daemon.Daemon
+	proves func(ctx context.Context, r registry.Request) error
 
 	mu     sync.Mutex
 	proofs map[proof]time.Time // what an upstream was seen to have, and until when that is believed
@@ -35,8 +35,8 @@ type proof struct {
 	digest     digest.Digest
 }
 
-func newScoped(d *daemon.Daemon, b registry.Backend) *scoped {
-	return &scoped{Backend: b, d: d, proofs: map[proof]time.Time{}}
+func newScoped(d *daemon.Daemon, b *repositories) *scoped {
+	return &scoped{Backend: b, d: d, proves: b.up.proves, proofs: map[proof]time.Time{}}
 }
 
 // Manifest implements registry.Backend.
@@ -65,30 +65,25 @@ func (s *scoped) confine(ctx context.Context, r *registry.Request) error {
 	if r.Digest == "" || !s.foreign(r) || s.proved(r) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	_, err := s.d.Upstream.BlobSize(ctx, r.Name.Upstream, r.Name.Repository, r.Digest)
-	if upstream.KindOf(err) == upstream.NotFound {
-		_, err = s.d.Upstream.Head(ctx, r.Name.Upstream, r.Name.Repository, r.Digest.String())
+	if err := s.proves(ctx, *r); err != nil {
+		return err
 	}
-	if err == nil {
-		s.prove(r)
-	}
-	return err
+	s.prove(r)
+	vouch(s.d.Store, r.Digest, r.Name)
+	return nil
 }
 
-// foreign tells whether content is known, and not as this repository's. What is
-// not known at all is asked of the repository's own upstream.
+// foreign tells whether content is known, and not as this repository's. That a
+// manifest of the repository names a digest says nothing: whoever may push there
+// can name any. What is not known at all is asked of the repository's own
+// upstream.
 func (s *scoped) foreign(r *registry.Request) bool {
-	k, known := s.d.Catalog.Find(r.Digest)
-	if known && k.Name == r.Name {
-		return false
-	}
 	in, err := s.d.Store.Stat(r.Digest)
-	if err != nil {
-		return known
+	if err == nil {
+		return !slices.Contains(in.Meta.Sources, r.Name.String())
 	}
-	return !slices.Contains(in.Meta.Sources, r.Name.String())
+	k, known := s.d.Catalog.Find(r.Digest)
+	return known && k.Name != r.Name
 }
 
 func (s *scoped) proved(r *registry.Request) bool {

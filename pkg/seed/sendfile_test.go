@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/samara-p2p/samara/internal/accesslog"
 	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/pkg/auth"
@@ -28,6 +29,10 @@ func TestGateKeepsSendfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if g.access, err = accesslog.Open(accesslog.Options{Writer: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	defer g.access.Close()
 	asked := false
 	srv := httptest.NewServer(g.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked = true
