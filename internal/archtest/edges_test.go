@@ -84,6 +84,7 @@ var edges = map[string]map[string]string{
 	},
 	"internal/cli": {
 		"internal/audit":    "checks an audit log",
+		"internal/backup":   "saves and restores",
 		"internal/config":   "commands check and print it",
 		"internal/local":    "opens the repositories that images are moved to",
 		"internal/status":   "prints a daemon's status page",
@@ -108,6 +109,10 @@ var edges = map[string]map[string]string{
 		"pkg/piece":          "how large a blob can be",
 		"pkg/registry":       "names, manifests, what a registry answers",
 		"pkg/store":          "where what is pushed is kept",
+	},
+	"internal/backup": {
+		"pkg/registry": "what a manifest names",
+		"pkg/store":    "reads content beside a seeder, and fills a new store",
 	},
 	"internal/transfer": {
 		"internal/local": "a seeder's own repositories are one place to move to",

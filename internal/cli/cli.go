@@ -33,7 +33,8 @@ upstream once and hands pieces of it to the peerd on every host.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewSeeder(); return l }
-	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newImport(), newExport(), newVersion("seeder"))
+	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newImport(), newExport(),
+		newBackup(), newRestore(), newVerify(), newVersion("seeder"))
 	return root
 }
 
@@ -75,7 +76,7 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 		return exitOK // stopped as asked
 	}
 	fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
-	if part := (*leftOut)(nil); errors.As(err, &part) {
+	if errors.As(err, new(*leftOut)) || errors.As(err, new(*damaged)) {
 		return exitPart
 	}
 	var failed *runError

@@ -122,6 +122,9 @@ func (d *Daemon) openData(context.Context) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return explainData(dir, err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, ".restoring")); err == nil { // internal/backup
+		return fmt.Errorf("%s: a restore into this directory was not finished; run `seeder restore` again, or empty the directory", dir)
+	}
 	path := filepath.Join(dir, "identity.key")
 	if d.key, err = p2p.LoadOrCreateKey(path); err != nil {
 		return explainData(dir, err)

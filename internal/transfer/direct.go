@@ -38,6 +38,9 @@ func OpenDirect(dir string, names *registry.Resolver, o store.Options, open func
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w; --data names the seeder's data directory", err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, ".restoring")); err == nil { // internal/backup
+		return nil, fmt.Errorf("%s: a restore into this directory was not finished; run `seeder restore` again, or empty the directory", dir)
+	}
 	fi, err := os.Stat(dir)
 	if err != nil {
 		return nil, err

@@ -206,23 +206,9 @@ func (r *dockerRegistry) push(s string, what any) digest.Digest {
 // items are all that a distribution directory has, under the same names.
 func items(t *testing.T, s *Distribution) []Item {
 	t.Helper()
-	repos, err := s.Repositories()
+	list, err := crashItems(s)
 	if err != nil {
 		t.Fatal(err)
-	}
-	var list []Item
-	for _, repo := range repos {
-		refs, err := s.References(repo)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, ref := range refs {
-			it := Item{Repository: repo, Reference: ref, ToRepository: "moved/" + repo}
-			if !registry.IsDigest(ref) {
-				it.ToTag = ref
-			}
-			list = append(list, it)
-		}
 	}
 	return list
 }

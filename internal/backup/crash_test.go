@@ -1,0 +1,225 @@
+package backup
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/samara-p2p/samara/pkg/store/storetest"
+)
+
+// The crash tests run this binary again as a child that backs up or restores,
+// and says each step on stdout. The parent kills it with SIGKILL after some of
+// them: the next run must finish, and all that was done must be there, each byte
+// right. SAMARA_CRASH_KILLS=100 for a long run.
+
+const (
+	crashKindEnv  = "SAMARA_BACKUP_CRASH" // backup or restore
+	crashDataEnv  = "SAMARA_BACKUP_CRASH_DATA"
+	crashDirEnv   = "SAMARA_BACKUP_CRASH_DIR"
+	crashKillsEnv = "SAMARA_CRASH_KILLS"
+	crashKills    = 6
+	crashKeep     = 3
+)
+
+// crashChild is the child's whole life; in any other process it does nothing.
+func crashChild() {
+	data, dir := os.Getenv(crashDataEnv), os.Getenv(crashDirEnv)
+	say := func(step string) { fmt.Fprintln(os.Stdout, step) } // one write, which a pipe keeps whole
+	var err error
+	switch os.Getenv(crashKindEnv) {
+	case "backup":
+		for err == nil {
+			var r *Report
+			if r, err = Backup(context.Background(), Options{Data: data, Dir: dir, Keep: crashKeep, step: say}); err == nil {
+				say("done " + r.Snapshot.ID)
+			}
+		}
+	case "restore":
+		if _, err = Restore(context.Background(), RestoreOptions{Dir: dir, Data: data, step: say}); err == nil {
+			os.Exit(0)
+		}
+	default:
+		return
+	}
+	fmt.Println("error", err)
+	os.Exit(1)
+}
+
+// killAfter runs a child until it has said n lines, kills it, and returns all
+// that it had said by then. One that has done all before is fine.
+func killAfter(kind, data, dir string, n int) (heard []string, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := exec.Command(exe)
+	c.Env = append(os.Environ(), crashKindEnv+"="+kind, crashDataEnv+"="+data, crashDirEnv+"="+dir)
+	c.Stderr = os.Stderr
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if heard = append(heard, lines.Text()); len(heard) == n {
+			err = c.Process.Kill() // SIGKILL; the pipe holds what was said before
+		}
+		if strings.HasPrefix(lines.Text(), "error") {
+			err = errors.New("child: " + lines.Text())
+		}
+	}
+	if werr := c.Wait(); werr != nil && !strings.Contains(werr.Error(), "killed") {
+		err = errors.Join(err, werr)
+	}
+	return heard, err
+}
+
+func kills(t *testing.T) int {
+	n := crashKills
+	if s := os.Getenv(crashKillsEnv); s != "" {
+		if _, err := fmt.Sscan(s, &n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// change pushes something new to a data directory, and removes something old.
+func change(dir string, i int) (err error) {
+	s, err := openSeeder(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	repo := fmt.Sprint("team/app", i%3)
+	old, _ := s.complete(repo, "latest") // none at first
+	if _, err := s.image(repo, "latest", nil, storetest.Content(uint64(i), 1+i%5*150_000), fmt.Append(nil, i)); err != nil {
+		return err
+	}
+	if old != "" && i%2 == 0 {
+		return s.remove(repo, old)
+	}
+	return nil
+}
+
+// A backup that is killed leaves what it has: the next one finishes, all
+// snapshots are whole, and those that were told are there.
+func TestKilledBackup(t *testing.T) {
+	data, dir := t.TempDir(), t.TempDir()
+	rng := rand.New(rand.NewPCG(3, 5))
+	at := make(map[string]int)
+	told := ""
+	for kill := range kills(t) {
+		if err := change(data, kill); err != nil {
+			t.Fatal(err)
+		}
+		heard, err := killAfter("backup", data, dir, 1+rng.IntN(50))
+		if err != nil {
+			t.Fatalf("kill %d: %v", kill, err)
+		}
+		at[heard[len(heard)-1]]++
+		for _, line := range heard {
+			if id, ok := strings.CutPrefix(line, "done "); ok {
+				told = id
+			}
+		}
+		c, err := Verify(t.Context(), dir, &Progress{})
+		if err != nil || len(c.Problems) > 0 {
+			t.Fatalf("kill %d, at %q: %+v, %v", kill, heard[len(heard)-1], c, err)
+		}
+		if told != "" && !slices.ContainsFunc(c.Snapshots, func(s Snapshot) bool { return s.ID == told }) {
+			t.Fatalf("kill %d, at %q: snapshot %s was told and is not there", kill, heard[len(heard)-1], told)
+		}
+		if kill%3 != 2 {
+			continue
+		}
+		r, err := Backup(t.Context(), Options{Data: data, Dir: dir, Keep: crashKeep})
+		if err != nil || len(r.Problems) > 0 {
+			t.Fatalf("after kill %d: %+v, %v", kill, r, err)
+		}
+		told = r.Snapshot.ID
+		same(t, data, dir)
+	}
+	t.Logf("killed at %v", at)
+}
+
+// same wants a restore of the newest snapshot to be what the data directory is.
+func same(t *testing.T, data, dir string) {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "new")
+	if _, err := Restore(t.Context(), RestoreOptions{Dir: dir, Data: to}); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, data, to)
+}
+
+func compare(t *testing.T, data, to string) {
+	t.Helper()
+	want, err := restored(data)
+	if err != nil {
+		t.Fatalf("source: %v", err)
+	}
+	got, err := restored(to)
+	if err != nil || !maps.Equal(got, want) {
+		t.Fatalf("%v, %v\nwant %v", got, err, want)
+	}
+}
+
+// A restore that is killed is not taken for done, and the next one finishes it.
+func TestKilledRestore(t *testing.T) {
+	data, dir := t.TempDir(), t.TempDir()
+	for i := range 7 {
+		if err := change(data, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Backup(t.Context(), Options{Data: data, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 2*r.Snapshot.Blobs + r.Snapshot.Files + 4
+	rng := rand.New(rand.NewPCG(7, 11))
+	at := make(map[string]int)
+	for kill := range kills(t) {
+		to := filepath.Join(t.TempDir(), "new")
+		for range 1 + rng.IntN(3) { // several times in a row
+			n := 1 + rng.IntN(steps)
+			if rng.IntN(3) == 0 {
+				n = max(1, steps-rng.IntN(6)) // where all is moved up
+			}
+			heard, err := killAfter("restore", to, dir, n)
+			if err != nil {
+				t.Fatalf("kill %d: %v", kill, err)
+			}
+			if len(heard) < n {
+				break // it was done before
+			}
+			at[heard[len(heard)-1]]++
+			_, half := os.Stat(filepath.Join(to, UnfinishedName))
+			_, whole := os.Stat(filepath.Join(to, "registry"))
+			if half != nil && whole != nil {
+				t.Fatalf("kill %d, at %q: nothing says that the restore is not finished", kill, heard[len(heard)-1])
+			}
+		}
+		if _, err := os.Stat(filepath.Join(to, UnfinishedName)); err == nil {
+			if _, err := Restore(t.Context(), RestoreOptions{Dir: dir, Data: to}); err != nil {
+				t.Fatalf("after kill %d: %v", kill, err)
+			}
+		}
+		compare(t, data, to)
+	}
+	t.Logf("killed at %v", at)
+}
