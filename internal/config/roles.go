@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/samara-p2p/samara/pkg/registry"
 )
 
 func (c *Seeder) problems() []Problem {
@@ -14,8 +16,20 @@ func (c *Seeder) problems() []Problem {
 
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem {
-	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.localWarnings(c.Ruled()),
+	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.Security.ruleWarnings(c.registries()), c.localWarnings(c.Ruled()),
 		c.spaceWarnings(c.LocalRepositories), c.objectStoreWarnings(c.Quota))
+}
+
+// registries are the names that the names of repositories begin with.
+func (c *Seeder) registries() []string {
+	var names []string
+	for _, u := range c.Upstreams {
+		names = append(names, registry.CanonicalUpstream(u.Name))
+	}
+	if len(c.LocalRepositories) > 0 && len(c.LocalNames) > 0 {
+		names = append(names, registry.CanonicalUpstream(c.LocalNames[0]))
+	}
+	return names
 }
 
 func (c *Peerd) problems() []Problem {

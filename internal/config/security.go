@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +126,37 @@ func (c *Security) problems() []Problem {
 		}
 	}
 	return append(ps, c.transportProblems()...)
+}
+
+// ruleWarnings are about patterns that mean less, or more, than they look like.
+// registries are the names that repositories can begin with.
+func (c *Security) ruleWarnings(registries []string) []Problem {
+	var ps []Problem
+	for _, rule := range c.Allow {
+		if _, err := auth.ParseRule(rule); err != nil {
+			continue // told as a problem
+		}
+		for _, pattern := range strings.Fields(rule)[2:] {
+			if begin, _, ok := strings.Cut(pattern, "**"); ok && begin != "" && !strings.HasSuffix(begin, "/") && !strings.HasSuffix(begin, "*") {
+				ps = append(ps, Problem{Where: "--allow", What: fmt.Sprintf("%q: %s is also of names that go on with other letters, like %swork/app", rule, pattern, begin),
+					Fix: "write " + begin + "/** for what is below it, unless that is meant"})
+			}
+			if !within(pattern, registries) {
+				ps = append(ps, Problem{Where: "--allow", What: fmt.Sprintf("%q: %s is of no repository here: names begin with %s", rule, pattern, strings.Join(registries, "/ or ")+"/"),
+					Fix: "write the registry's name first, like " + registries[0] + "/" + strings.TrimPrefix(pattern, "/")})
+			}
+		}
+	}
+	return ps
+}
+
+// within tells whether a pattern can be of a repository of one of the registries,
+// as far as its text before a star says. Without any that is not known.
+func within(pattern string, registries []string) bool {
+	begin, _, starred := strings.Cut(pattern, "*")
+	return len(registries) == 0 || slices.ContainsFunc(registries, func(r string) bool {
+		return strings.HasPrefix(begin, r+"/") || starred && strings.HasPrefix(r+"/", begin)
+	})
 }
 
 func (c *Security) warnings() []Problem {

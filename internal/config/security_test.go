@@ -83,6 +83,23 @@ func TestCheckSecurity(t *testing.T) {
 			t.Errorf("%v: no warning", args)
 		}
 	}
+	for pattern, want := range map[string]string{
+		"**": "", "*/team/**": "", "docker.io/library/*": "", "local/team/**": "", "docker.*/x": "", "local/team": "", "local/**": "",
+		"local/team*":  "", // one star stands within a component, and looks like it
+		"local/team**": "local/teamwork/app", "team*": "is of no repository here: names begin with docker.io/ or local/", "team/**": "like docker.io/team/**",
+		"ghcr.io/acme/**": "is of no repository", "local": "is of no repository",
+	} {
+		_, l := loadSeeder(t, "--upstream", "docker.io=http://127.0.0.1:1", "--local", "team", "--local-name", "local", "--allow", "anyone pull "+pattern)
+		told := ""
+		for _, w := range l.Warnings() {
+			if w.Where == "--allow" {
+				told += w.What + "; " + w.Fix + "\n"
+			}
+		}
+		if want == "" && told != "" || !strings.Contains(told, want) {
+			t.Errorf("%s: %s, want %q", pattern, told, want)
+		}
+	}
 	c, _ := loadSeeder(t, "--group", "dev=a+b", "--group", "ops=a")
 	if g, err := c.GroupsOf(); err != nil || !slices.Equal(g["a"], []string{"dev", "ops"}) || !slices.Equal(g["b"], []string{"dev"}) {
 		t.Errorf("%v %v", g, err)

@@ -121,7 +121,7 @@ func one(ctx context.Context, bin lab.Binaries, img *lab.Image, rate lab.Rate) (
 	if err != nil {
 		return 0, 0, err
 	}
-	s, err := lab.StartSeeder(ctx, bin, host, lab.SeederConfig{OpenSwarm: true, Args: []string{"--local", "team", "--log-level", "warn"}})
+	s, err := lab.StartSeeder(ctx, bin, host, lab.SeederConfig{OpenSwarm: true, Args: []string{"--local", "team", "--allow", "anyone pull+push **", "--log-level", "warn"}})
 	if err != nil {
 		return 0, 0, err
 	}
