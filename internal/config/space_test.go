@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,6 +59,37 @@ func TestQuotaCovers(t *testing.T) {
 		}
 		if q.Covers(n) != want || all.Covers(n) != (n.Upstream == "reg.test") {
 			t.Errorf("%s: %v, %v", name, q.Covers(n), all.Covers(n))
+		}
+	}
+}
+
+func TestCheckSpace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "retention.yaml")
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("- repositories: local/team/**\n  keep: [{newest: 3}]\n")
+	seeder, l := loadSeeder(t, "--local", "team", "--retention", file)
+	if rules, err := seeder.RetentionRules(); err != nil || rules.For("team/app") == nil || l.Check() != nil {
+		t.Errorf("%+v, %v; check: %v", rules, err, l.Check())
+	}
+	if seeder, _ := loadSeeder(t, "--retention", file); len(seeder.Warnings()) == 0 {
+		t.Error("rules without local repositories are no warning")
+	}
+	write("- repositories: team/**\n  keep: [{newest: none}]\n")
+	for want, args := range map[string][]string{
+		file + `: line 2: newest: "none" is no number of tags; give 1 or more`: {"--retention", file},
+		"no such file":          {"--retention", file + ".not"},
+		"--collect-every: -1s":  {"--collect-every", "-1s"},
+		"--collect-lease: 1m0s": {"--collect-lease", "1m"},
+		"--trash-period: -1s":   {"--trash-period", "-1s"},
+	} {
+		_, l := loadSeeder(t, append(args, "--local", "team")...)
+		if err := l.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}
 }

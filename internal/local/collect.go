@@ -22,8 +22,9 @@ var errInUse = errors.New("used meanwhile")
 const (
 	// maxReported bounds the removals that a report lists.
 	maxReported = 10_000
-	// The work that is done under one repository's lock at a time.
-	removalsAtOnce = 16
+	// The work that is done under one repository's lock at a time: removals that
+	// cost a flush or more each, and blobs that share a few.
+	removalsAtOnce = 4
 	blobsAtOnce    = 500
 	// minLease is more than a use may go unwritten (touchEvery), with much to spare.
 	minLease = 5 * time.Minute
@@ -216,7 +217,10 @@ func (c *collection) removeTag(m Removal, was seenTag) error {
 	if err := r.discard(TrashEntry{Repository: m.Repository, Kind: KindTag, Reason: m.Reason, Digest: m.Digest, Tags: []string{m.Tag}}); err != nil {
 		return err
 	}
-	return r.removeUnused(path, m.used)
+	if err := r.removeUnused(path, m.used); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func (c *collection) removeManifest(ctx context.Context, m Removal, was *seenManifest) error {
@@ -229,6 +233,9 @@ func (c *collection) removeManifest(ctx context.Context, m Removal, was *seenMan
 		return err
 	}
 	if err := r.removeUnused(path, m.used); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	r.index.drop(m.Repository, manifestsLink, m.Digest)
@@ -277,14 +284,26 @@ func (c *collection) removeBlobs(repo string, todo []Removal) error {
 	if err := r.discard(e); err != nil {
 		return err
 	}
+	var errs []error
+	var gone []Removal
+	dirs := map[string]bool{}
 	for _, m := range idle {
-		err := r.removeUnused(r.linkPath(repo, blobsName, m.Digest), m.used)
-		if errors.Is(err, errInUse) {
-			continue
+		path := r.linkPath(repo, blobsName, m.Digest)
+		switch err := r.removeUnused(path, m.used); {
+		case err == nil:
+			gone = append(gone, m)
+			dirs[filepath.Dir(path)] = true
+		case !errors.Is(err, errInUse):
+			errs = append(errs, err)
 		}
-		if err != nil {
-			return err
-		}
+	}
+	for dir := range dirs {
+		errs = append(errs, syncDir(dir))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // what is gone stays counted until the next start
+	}
+	for _, m := range gone {
 		r.index.drop(repo, blobLink, m.Digest)
 		c.add(m)
 	}
@@ -297,8 +316,8 @@ func (r *Registry) usedSince(path string, since time.Time) bool {
 	return err != nil || fi.ModTime().After(since)
 }
 
-// removeUnused removes a link that was not used since, durably. Nobody can
-// renew its lease in between. Errors: errInUse.
+// removeUnused removes a link that was not used since; the caller syncs its
+// directory. Nobody can renew its lease in between. Errors: errInUse.
 func (r *Registry) removeUnused(path string, since time.Time) error {
 	r.leases.Lock()
 	if r.usedSince(path, since) {
@@ -307,17 +326,14 @@ func (r *Registry) removeUnused(path string, since time.Time) error {
 	}
 	err := os.Remove(path)
 	r.leases.Unlock()
-	if err != nil {
+	if err != nil || r.o.Durable == nil {
 		return err
-	}
-	if r.o.Durable == nil {
-		return syncDir(filepath.Dir(path))
 	}
 	rel, err := r.relative(path)
 	if err != nil {
 		return err
 	}
-	return r.o.Durable.Remove(rel, func() error { return syncDir(filepath.Dir(path)) })
+	return r.o.Durable.Remove(rel, func() error { return nil })
 }
 
 // expire drops the entries of the trash whose period is over.

@@ -13,21 +13,25 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/samara-p2p/samara/internal/retention"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
 	"github.com/samara-p2p/samara/pkg/store/storetest"
 )
 
-// The crash test runs this binary again as a child that pushes, mounts and
-// deletes, and says on stdout what it was told is done. The parent kills it
-// with SIGKILL in the middle and opens what is left: it must open by itself,
-// have everything that was done, and no wrong byte. SAMARA_CRASH_KILLS=100 for
-// a long run.
+// The crash test runs this binary again as a child that pushes, mounts, deletes
+// and restores while it collects by rules of retention and time passes in leaps,
+// and says on stdout what it was told is done. The parent kills it with SIGKILL
+// in the middle and opens what is left: it must open by itself, have everything
+// that was done, and no wrong byte; in the end, collections leave nothing else.
+// SAMARA_CRASH_KILLS=100 for a long run.
 
 const (
 	crashDirEnv   = "SAMARA_LOCAL_CRASH_DIR"
@@ -36,7 +40,27 @@ const (
 	crashLayers   = 5
 	crashKills    = 10
 	crashKillsEnv = "SAMARA_CRASH_KILLS"
+
+	// What the rules keep is what the child says that it pushed.
+	crashRules = "- repositories: '**'\n  keep: [{tags: 'v*'}]\n"
+	// A child's time leaps within a span, the next one's begins after it.
+	crashSpan = 30 * day
 )
+
+// crashClock is the time of the child of one seed.
+type crashClock struct {
+	leap  sync.RWMutex // held shared by who relies on a lease
+	ahead atomic.Int64
+	step  chan struct{} // after which there may be something to collect
+}
+
+func newCrashClock(seed uint64) *crashClock {
+	c := &crashClock{step: make(chan struct{}, 1)}
+	c.ahead.Store(int64(seed) * int64(crashSpan))
+	return c
+}
+
+func (c *crashClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 func crashRepo(k int) string { return fmt.Sprintf("team/app%d", k) }
 
@@ -48,12 +72,17 @@ func crashImage(i int) []byte {
 	return imageOf(digest.FromBytes(nil), 0, digest.FromBytes(l), len(l), "")
 }
 
-func crashOpen(dir string) (*store.Store, *Registry, error) {
+func crashOpen(dir string, clock *crashClock) (*store.Store, *Registry, error) {
+	rules, err := retention.Parse([]byte(crashRules), nil)
+	if err != nil {
+		return nil, nil, err
+	}
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := Open(Options{Dir: filepath.Join(dir, "registry"), Store: s, Upstream: "reg.test", IsLocal: func(registry.Name) bool { return true }})
+	r, err := Open(Options{Dir: filepath.Join(dir, "registry"), Store: s, Upstream: "reg.test", IsLocal: func(registry.Name) bool { return true },
+		Now: clock.now, Retention: rules, TrashPeriod: 2 * day})
 	return s, r, err
 }
 
@@ -65,7 +94,8 @@ func crashChild() {
 	}
 	var seed uint64
 	fmt.Sscan(os.Getenv(crashSeedEnv), &seed)
-	_, r, err := crashOpen(dir)
+	clock := newCrashClock(seed)
+	_, r, err := crashOpen(dir, clock)
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -75,14 +105,39 @@ func crashChild() {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(k)))
 			for {
-				if err := crashStep(r, k, rng); err != nil {
+				clock.leap.RLock()
+				err := crashStep(r, k, rng)
+				clock.leap.RUnlock()
+				select {
+				case clock.step <- struct{}{}:
+				default:
+				}
+				if err != nil {
 					fmt.Println("error", k, err)
 					os.Exit(1)
 				}
 			}
 		})
 	}
+	wg.Go(func() { crashCollect(r, clock, rand.New(rand.NewPCG(seed, crashRepos))) })
 	wg.Wait()
+}
+
+// crashCollect collects while there is work, and moves the time.
+func crashCollect(r *Registry, clock *crashClock, rng *rand.Rand) {
+	left := crashSpan
+	for range clock.step {
+		if p, err := r.Collect(context.Background(), CollectOptions{}); err != nil || len(p.Problems) > 0 {
+			fmt.Println("error", err, p.Problems)
+			os.Exit(1)
+		}
+		step := time.Duration(rng.IntN(20)) * time.Hour
+		if left -= step; left > 0 {
+			clock.leap.Lock()
+			clock.ahead.Add(int64(step))
+			clock.leap.Unlock()
+		}
+	}
 }
 
 // say reports in one write, which a pipe keeps whole.
@@ -103,11 +158,24 @@ func crashStep(r *Registry, k int, rng *rand.Rand) error {
 			req.Digest = digest.FromBytes(crashImage(i))
 		}
 		say("deleting %d %d", k, i)
+		err := r.Delete(ctx, req, registry.Condition{})
 		var e *registry.Error
-		if err := r.Delete(ctx, req, registry.Condition{}); !errors.As(err, &e) {
+		if errors.As(err, &e) {
+			return nil
+		}
+		if err != nil || rng.IntN(2) == 0 {
 			return err
 		}
+		if _, err := r.Restore(ctx, n.Repository, fmt.Sprint("v", i)); err != nil {
+			return err
+		}
+		say("pushed %d %d", k, i)
 		return nil
+	}
+	if rng.IntN(4) == 0 { // for the collector
+		if err := crashLoose(ctx, r, n, rng); err != nil {
+			return err
+		}
 	}
 	if done, err := r.Mount(ctx, n, d, registry.Name{}); err != nil || !done || rng.IntN(3) == 0 {
 		if err == nil {
@@ -128,6 +196,21 @@ func crashStep(r *Registry, k int, rng *rand.Rand) error {
 	}
 	say("pushed %d %d", k, i)
 	return nil
+}
+
+// crashLoose pushes an image that no rule keeps.
+func crashLoose(ctx context.Context, r *Registry, n registry.Name, rng *rand.Rand) error {
+	layer := fmt.Appendf(nil, "loose %d", rng.Uint64())
+	for _, blob := range [][]byte{layer, nil} {
+		if err := crashPush(ctx, r, n, blob, digest.FromBytes(blob), rng); err != nil {
+			return err
+		}
+	}
+	p := registry.Put{Tags: []string{"loose"}}
+	p.Content = imageOf(digest.FromBytes(nil), 0, digest.FromBytes(layer), len(layer), "")
+	p.Digest, p.MediaType = digest.FromBytes(p.Content), ocispec.MediaTypeImageManifest
+	_, err := r.PutManifest(ctx, n, p)
+	return err
 }
 
 // crashPush pushes a blob in chunks; sometimes it is given up.
@@ -167,8 +250,8 @@ func (w *crashWhat) hear(line string) error {
 }
 
 // check holds what is there to what was promised.
-func (w *crashWhat) check(dir string) (err error) {
-	s, r, err := crashOpen(dir)
+func (w *crashWhat) check(dir string, clock *crashClock) (err error) {
+	s, r, err := crashOpen(dir, clock)
 	if err != nil {
 		return err
 	}
@@ -221,7 +304,7 @@ func TestKilled(t *testing.T) {
 	for kill := range kills {
 		n, err := runAndKill(dir, uint64(kill), 1+rng.IntN(40), &w)
 		if err == nil {
-			err = w.check(dir)
+			err = w.check(dir, newCrashClock(uint64(kill+1)))
 		}
 		if err != nil {
 			t.Fatalf("kill %d: %v", kill, err)
@@ -230,6 +313,35 @@ func TestKilled(t *testing.T) {
 	}
 	if pushed < kills {
 		t.Errorf("only %d things were done", pushed)
+	}
+	w.leftovers(t, dir, newCrashClock(uint64(kills+1)))
+}
+
+// leftovers lets everything go that may, and wants nothing but images.
+func (w *crashWhat) leftovers(t *testing.T, dir string, clock *crashClock) {
+	t.Helper()
+	s, r, err := crashOpen(dir, clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		clock.ahead.Add(int64(4 * day))
+		if p, err := r.Collect(t.Context(), CollectOptions{}); err != nil || len(p.Problems) > 0 {
+			t.Errorf("%v, %v", err, p.Problems)
+		}
+	}
+	known := map[digest.Digest]bool{digest.FromBytes(nil): true}
+	for i := range crashLayers {
+		known[digest.FromBytes(crashLayer(i))], known[digest.FromBytes(crashImage(i))] = true, true
+	}
+	for _, in := range s.Infos() {
+		if !known[in.Digest] {
+			t.Errorf("%s is left over, of %d bytes", in.Digest, in.Size)
+		}
+	}
+	r.Close()
+	if err := errors.Join(s.Close(), w.check(dir, clock)); err != nil {
+		t.Error(err)
 	}
 }
 

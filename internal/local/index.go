@@ -184,7 +184,7 @@ func (x *index) admit(repo string, k kind, d digest.Digest, size, charged int64)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, g := range x.groups {
-		if g.covers(repo) && g.held[d] == 0 && g.Used+g.Uploads-charged+size > g.Size {
+		if more := size - charged; more > 0 && g.covers(repo) && g.held[d] == 0 && g.Used+g.Uploads+more > g.Size {
 			return g.refuse(repo, size-charged)
 		}
 	}

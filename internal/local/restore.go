@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -46,10 +47,8 @@ func (r *Registry) Restore(ctx context.Context, repository, reference string) (R
 	if err := s.reference(reference); err != nil {
 		return Restored{}, err
 	}
-	for _, e := range s.used {
-		if err := r.forget(e); err != nil {
-			return s.Restored, err
-		}
+	if err := r.forget(slices.Collect(maps.Values(s.used))); err != nil {
+		return s.Restored, err
 	}
 	r.log.Info("restored from the trash", zap.Stringer("repository", n), zap.String("reference", reference),
 		zap.Int("tags", len(s.Tags)), zap.Int("manifests", len(s.Manifests)), zap.Int("blobs", len(s.Blobs)))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +17,11 @@ import (
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
-const trashName = "trash"
+const (
+	trashName = "trash"
+	// entriesAtOnce is how many are removed under one repository's lock at a time.
+	entriesAtOnce = 100
+)
 
 // Kinds of what is in the trash, or was removed.
 const (
@@ -96,22 +101,42 @@ func (r *Registry) enter(e TrashEntry) {
 	r.trash[e.ID] = e
 }
 
-// forget removes an entry from the trash: it has expired, or is back in its
-// repository. The caller holds the repository's lock. The content is dropped
-// by the next collection where nothing else links to it.
-func (r *Registry) forget(e TrashEntry) error {
-	if _, err := r.removeLink(r.trashPath(e.ID)); err != nil {
-		return fmt.Errorf("remove %s from the trash: %w", e.ID, err)
+// forget removes entries of one repository from the trash, durably: they have
+// expired, or are back in it. The caller holds the repository's lock. The content
+// is dropped by the next release where nothing else links to it.
+func (r *Registry) forget(list []TrashEntry) error {
+	for _, e := range list {
+		path := r.trashPath(e.ID)
+		remove := func() error {
+			if err := os.Remove(path); !isGone(err) {
+				return err
+			}
+			return nil
+		}
+		var err error
+		if r.o.Durable == nil {
+			err = remove()
+		} else {
+			err = r.o.Durable.Remove(trashName+"/"+e.ID, remove)
+		}
+		if err != nil {
+			return fmt.Errorf("remove %s from the trash: %w", e.ID, err)
+		}
 	}
-	r.mu.Lock()
-	_, there := r.trash[e.ID]
-	delete(r.trash, e.ID)
-	r.mu.Unlock()
-	if !there {
-		return nil
+	if err := syncDir(filepath.Join(r.o.Dir, trashName)); err != nil {
+		return err
 	}
-	for _, c := range e.contents() {
-		r.index.drop(e.Repository, trashLink, c.Digest)
+	for _, e := range list {
+		r.mu.Lock()
+		_, there := r.trash[e.ID]
+		delete(r.trash, e.ID)
+		r.mu.Unlock()
+		if !there {
+			continue
+		}
+		for _, c := range e.contents() {
+			r.index.drop(e.Repository, trashLink, c.Digest)
+		}
 	}
 	return nil
 }
@@ -183,14 +208,20 @@ func (r *Registry) EmptyTrash(repository string) (Freed, error) {
 	return freed, errors.Join(err, err2)
 }
 
-// dropEntries forgets entries, each under the lock of its repository.
+// dropEntries forgets entries, some at a time under the lock of their repository.
 func (r *Registry) dropEntries(list []TrashEntry) error {
-	var errs []error
+	byRepository := map[string][]TrashEntry{}
 	for _, e := range list {
-		lock := r.lock(e.Repository)
-		lock.Lock()
-		errs = append(errs, r.forget(e))
-		lock.Unlock()
+		byRepository[e.Repository] = append(byRepository[e.Repository], e)
+	}
+	var errs []error
+	for repo, all := range byRepository {
+		for some := range slices.Chunk(all, entriesAtOnce) {
+			lock := r.lock(repo)
+			lock.Lock()
+			errs = append(errs, r.forget(some))
+			lock.Unlock()
+		}
 	}
 	return errors.Join(errs...)
 }
