@@ -31,6 +31,9 @@ directory. docs/moving.md has more.`}
 		if keep < 0 {
 			return errors.New("--keep: want a number of snapshots")
 		}
+		if err := o.onDisk("protect the bucket itself (versions, replication), and copy identity.key, swarm.key and token-keys.json of the data directory"); err != nil {
+			return err
+		}
 		p := &backup.Progress{}
 		var r *backup.Report
 		err := o.watch(cmd, saving(p), func(ctx context.Context) (err error) {
@@ -70,6 +73,11 @@ func newVerify() *cobra.Command {
 DIR the data directory of a seeder that is not running. Nothing is changed.`}
 	o.bind(cmd, "config", "data")
 	cmd.RunE = withArgs(o, func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			if err := o.onDisk("the object store checks what it keeps; name a backup to verify that"); err != nil {
+				return err
+			}
+		}
 		p := &backup.Progress{}
 		var c *backup.Checked
 		err := o.watch(cmd, saving(p), func(ctx context.Context) (err error) {

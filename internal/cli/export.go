@@ -136,7 +136,7 @@ func (e *exporter) source(cmd *cobra.Command) (transfer.Source, func() error, er
 	const seeder = "seeder"
 	client, err := newClient(e.c, []upstream.Registry{{Name: seeder, URL: strings.TrimSuffix(e.from, "/")}})
 	if err != nil {
-		return nil, nil, fmt.Errorf("--from %s: %w", e.from, err)
+		return nil, nil, fmt.Errorf("--from: %w", err) // the URL may hold a password
 	}
 	split := func(repo string) (registry.Name, error) {
 		return registry.Name{Upstream: seeder, Repository: repo}, nil

@@ -368,7 +368,7 @@ func (i *importer) target(cmd *cobra.Command) (transfer.Target, func() error, er
 	if i.to != "" {
 		r, err := transfer.NewRemote(i.to, userAgent())
 		if err != nil {
-			return nil, nil, fmt.Errorf("--to %s: %w", i.to, err)
+			return nil, nil, fmt.Errorf("--to: %w", err) // the URL may hold a password
 		}
 		return r, func() error { r.Close(); return nil }, nil
 	}

@@ -71,18 +71,40 @@ func (o *offline) names() (*registry.Resolver, error) {
 	return names, err
 }
 
+// onDisk refuses a seeder whose content is not in its data directory.
+func (o *offline) onDisk(fix string) error {
+	if o.c.Bucket == "" {
+		return nil
+	}
+	return &config.Error{Problems: []config.Problem{{Where: "--object-store", What: "this seeder keeps repositories and content in " + o.c.Bucket + ", not in " + o.c.Data, Fix: fix}}}
+}
+
 // direct opens the data directory. instead says what to do where a seeder runs.
 func (o *offline) direct(cmd *cobra.Command, instead string) (*transfer.Direct, error) {
+	if err := o.onDisk("start the seeder and " + instead); err != nil {
+		return nil, err
+	}
 	names, err := o.names()
 	if err != nil {
 		return nil, err
 	}
 	log := stderrLog(cmd.ErrOrStderr())
+	lo := local.Options{
+		Dir: filepath.Join(o.c.Data, "registry"), UploadExpiry: o.c.UploadExpiry, TrashPeriod: o.c.TrashPeriod, Log: log,
+		Upstream: registry.CanonicalUpstream(o.c.LocalNames[0]), IsLocal: names.IsLocal,
+	}
+	quotas, err := o.c.PrefixQuotas()
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range quotas {
+		if q.Local {
+			lo.Quotas = append(lo.Quotas, local.Quota{Prefix: q.Prefix, Size: int64(q.Size)})
+		}
+	}
 	d, err := transfer.OpenDirect(o.c.Data, names, store.Options{Quota: int64(o.c.Quota), Log: log}, func(s *store.Store) (*local.Registry, error) {
-		return local.Open(local.Options{
-			Dir: filepath.Join(o.c.Data, "registry"), Store: s, UploadExpiry: o.c.UploadExpiry, Log: log,
-			Upstream: registry.CanonicalUpstream(o.c.LocalNames[0]), IsLocal: names.IsLocal,
-		})
+		lo.Store = s
+		return local.Open(lo)
 	})
 	if errors.Is(err, store.ErrLocked) {
 		return nil, fmt.Errorf("a seeder runs on %s: %s, or stop it: %w", o.c.Data, instead, err)
