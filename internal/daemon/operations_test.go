@@ -43,7 +43,7 @@ func metricsOf(t *testing.T, name string) map[string]string {
 	registry.NewHandler(nil, registry.HandlerOptions{Resolver: d.Resolver, Registerer: d.Metrics, Namespace: name})
 	metadata.New(metadata.Options{Registerer: d.Metrics, Namespace: name}).Close()
 	if name == "seeder" {
-		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Registerer: d.Metrics, Namespace: name})
+		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Quotas: []local.Quota{{Size: 1}}, Registerer: d.Metrics, Namespace: name})
 		if err != nil {
 			t.Fatal(err)
 		}

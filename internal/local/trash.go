@@ -45,7 +45,7 @@ type TrashEntry struct {
 	Kind       string    `json:"kind"`
 	Reason     string    `json:"reason"`
 	Deleted    time.Time `json:"deleted"`
-	Expires    time.Time `json:"expires"`
+	Expires    time.Time `json:"expires,omitzero"`
 	// Tags meant Digest and were removed; of a manifest those that went with it.
 	Tags []string `json:"tags,omitempty"`
 	// Digest is that of the manifest.
