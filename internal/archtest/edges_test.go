@@ -120,6 +120,9 @@ var edges = map[string]map[string]string{
 		"pkg/store":      "what a seeder holds is one place to move from",
 		"pkg/upstream":   "pulls from registries",
 	},
+	"internal/scrub": {
+		"pkg/store": "what is checked",
+	},
 	"internal/metadata": {
 		"pkg/fetch":    "says in its words where content comes from",
 		"pkg/registry": "names, tags, manifests",
@@ -128,6 +131,7 @@ var edges = map[string]map[string]string{
 	"internal/daemon": {
 		"internal/config": "what to start",
 		"internal/obs":    "logs, metrics, the admin server",
+		"internal/scrub":  "has the store checked",
 		"internal/status": "fills the status page",
 		"pkg/fetch":       "starts the engine",
 		"pkg/p2p":         "starts the node",

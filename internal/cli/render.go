@@ -63,6 +63,9 @@ func renderHead(w io.Writer, s *status.Status) {
 	for _, p := range s.Store.Prefixes {
 		line("  "+p.Prefix, "%s (%d%% of %s)", size(p.Used), percent(p.Used, p.Quota), size(p.Quota))
 	}
+	if text := scrubText(s); text != "" {
+		line("scrub", "%s", text)
+	}
 	b := s.Bytes
 	in := b.FromPeers + b.FromSeeder + b.FromUpstream + b.FromObjectStore
 	text := fmt.Sprintf("peers %s, seeder %s, upstream %s", part(b.FromPeers, in), part(b.FromSeeder, in), part(b.FromUpstream, in))
@@ -78,6 +81,35 @@ func renderHead(w io.Writer, s *status.Status) {
 	}
 	line("clients", "%s, %s", count(int(s.Clients.Requests), "request"), last)
 	t.writeTo(w)
+}
+
+// scrubText says what the check of the disk does, or did last.
+func scrubText(s *status.Status) string {
+	x := s.Scrub
+	now := s.StartedAt.Add(time.Duration(s.UptimeSeconds) * time.Second)
+	text := ""
+	switch {
+	case x.Began.IsZero():
+		return ""
+	case x.Running:
+		text = fmt.Sprintf("under way, %s of %s", size(x.Bytes), size(x.Total))
+	case x.Ended.Equal(x.Began):
+		text = "none yet"
+	case x.Error != "":
+		text = "stopped at " + size(x.Bytes)
+	default:
+		text = fmt.Sprintf("%s ago, %s in %s", span(max(0, now.Sub(x.Ended))), size(x.Bytes), count(int(x.Blobs), "blob"))
+	}
+	if x.Found > 0 {
+		text += fmt.Sprintf(", %d were damaged", x.Found)
+	}
+	if n := len(x.Damaged); n > 0 {
+		text += fmt.Sprintf(", %d damaged now", n)
+	}
+	if !x.Next.IsZero() {
+		text += ", next in " + span(max(0, x.Next.Sub(now)))
+	}
+	return text
 }
 
 func renderWarnings(w io.Writer, list []status.Warning) {

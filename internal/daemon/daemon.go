@@ -20,6 +20,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/obs"
+	"github.com/samara-p2p/samara/internal/scrub"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/fetch"
 	"github.com/samara-p2p/samara/pkg/p2p"
@@ -79,6 +80,7 @@ type Daemon struct {
 	level   zap.AtomicLevel
 	ln      net.Listener
 	phase   atomic.Pointer[string] // why it is not ready; nil when it is
+	scrub   atomic.Pointer[scrub.Scrubber]
 	closers []func()
 
 	requests  atomic.Int64

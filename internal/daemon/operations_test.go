@@ -23,6 +23,7 @@ import (
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/internal/metadata"
+	"github.com/samara-p2p/samara/internal/scrub"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
@@ -42,6 +43,11 @@ func metricsOf(t *testing.T, name string) map[string]string {
 	defer d.Close()
 	registry.NewHandler(nil, registry.HandlerOptions{Resolver: d.Resolver, Registerer: d.Metrics, Namespace: name})
 	metadata.New(metadata.Options{Registerer: d.Metrics, Namespace: name}).Close()
+	s, err := scrub.Start(scrub.Options{Store: d.Store, Rate: 1, File: filepath.Join(t.TempDir(), "scrub.json"), Registerer: d.Metrics, Namespace: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
 	if name == "seeder" {
 		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Quotas: []local.Quota{{Size: 1}}, Registerer: d.Metrics, Namespace: name})
 		if err != nil {

@@ -36,6 +36,9 @@ func (d *Daemon) Serve(ctx context.Context, h http.Handler) error {
 	}
 	d.Engine.Start(d.Node)
 	d.atClose(d.Engine.Close)
+	if err := d.startScrub(); err != nil {
+		return err
+	}
 	requests := &counted{h: h}
 	srv := &http.Server{
 		Handler:           requests,

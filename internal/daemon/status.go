@@ -65,6 +65,7 @@ func (d *Daemon) Status() status.Status {
 				Remedy: "look at the upstream and the way to it; what is held here is served meanwhile, and it is asked again once it answers a probe"})
 		}
 	}
+	d.scrubStatus(&st)
 	if d.p.Status != nil {
 		d.p.Status(&st)
 	}

@@ -78,6 +78,11 @@ func (r *Registry) lost(n registry.Name, d digest.Digest, err error, unknown *re
 	}
 	r.log.Error("content of a local repository is missing from the store; push it again",
 		zap.Stringer("repository", n), zap.Stringer("digest", d), zap.Error(err))
+	if errors.Is(err, store.ErrDamaged) { // 404, or no client would push it again
+		damaged := *unknown
+		damaged.Message += ": it is damaged on this registry's disk and is being had again; to push it mends it"
+		return &damaged
+	}
 	return unknown
 }
 

@@ -21,6 +21,7 @@ type Status struct {
 	Bytes     Bytes      `json:"bytes"`
 	Clients   Clients    `json:"clients"`
 	Store     Store      `json:"store"`
+	Scrub     Scrub      `json:"scrub"`
 	Upstreams []Upstream `json:"upstreams"`
 	Liars     []Liar     `json:"liars"`
 	Warnings  []Warning  `json:"warnings,omitempty"`
@@ -122,6 +123,31 @@ type Store struct {
 	Partial  int    `json:"partial"`
 
 	Prefixes []Prefix `json:"prefixes,omitempty"` // quotas of what is fetched
+}
+
+// Scrub is the check of what lies on disk: the round under way, or the last one.
+type Scrub struct {
+	Running bool      `json:"running"`
+	Began   time.Time `json:"began,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"` // the last round
+	Next    time.Time `json:"next,omitzero"`  // when a round begins by itself
+	Blobs   int64     `json:"blobs"`          // checked
+	Bytes   int64     `json:"bytes"`          // checked
+	Total   int64     `json:"total,omitempty"`
+	Found   int64     `json:"found"` // of the blobs checked, those that were damaged
+	Error   string    `json:"error,omitempty"`
+	Damaged []Damaged `json:"damaged"` // now
+}
+
+// Damaged is a blob whose content proved wrong and has not been had again.
+type Damaged struct {
+	Digest  string    `json:"digest"`
+	Size    int64     `json:"size"`
+	Sources []string  `json:"sources,omitempty"` // repositories
+	Kept    bool      `json:"kept,omitempty"`    // it was pushed here
+	Tries   int       `json:"tries"`             // to have it again
+	Next    time.Time `json:"next,omitzero"`     // the next one; zero: now
+	Error   string    `json:"error,omitempty"`   // of the last one
 }
 
 // Prefix is what content of the repositories below a prefix takes.
