@@ -292,7 +292,7 @@ func (u *upload) end(how string) {
 	}
 }
 
-// charge makes room for n bytes in the quotas before they are written.
+// charge makes room for n bytes in the quotas and on the disk before they are written.
 // Errors: DENIED, UNAVAILABLE (507).
 func (u *upload) charge(n int64) error {
 	if err := u.r.index.charge(u.Repository, n); err != nil {
@@ -303,7 +303,7 @@ func (u *upload) charge(n int64) error {
 		return storeError(err)
 	}
 	u.reserved += n
-	return nil
+	return storeError(u.r.o.Store.MakeRoom(n))
 }
 
 // resume counts what an earlier process received, whatever the quotas are now.

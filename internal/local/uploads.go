@@ -40,6 +40,9 @@ func (r *Registry) StartUpload(_ context.Context, n registry.Name, alg digest.Al
 		return nil, &registry.Error{Status: http.StatusTooManyRequests, Code: registry.CodeTooManyRequests, RetryAfter: time.Minute,
 			Message: fmt.Sprintf("%d uploads were started and have not ended; end some, or wait until they expire", open)}
 	}
+	if err := r.o.Store.MakeRoom(copyBuffer); err != nil {
+		return nil, storeError(err)
+	}
 	u := r.newUpload(newID(), uploadState{Repository: n.Repository, Algorithm: alg, Started: r.o.Now()})
 	u.used = u.Started
 	if err := u.makeFiles(); err != nil {

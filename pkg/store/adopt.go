@@ -87,6 +87,33 @@ func (s *Store) Reserve(n int64) error {
 	return nil
 }
 
+// MakeRoom evicts until n bytes that the caller is about to write fit on the
+// disk, beside what is promised. Errors: ErrFull, ErrClosed, or the system's.
+func (s *Store) MakeRoom(n int64) error {
+	free, err := diskFree(s.dir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	var trash []string
+	if short := n + s.promised - free; short > s.idle {
+		err = &FullError{Path: s.dir, Need: n, Free: free - s.promised + s.idle}
+	} else {
+		trash = s.evictLocked(short, "disk")
+	}
+	s.mu.Unlock()
+	s.sweep(trash)
+	if err != nil {
+		s.m.full.Inc()
+		return fmt.Errorf("store: make room: %w", err)
+	}
+	return nil
+}
+
 // Unreserve gives n reserved bytes back.
 func (s *Store) Unreserve(n int64) {
 	s.mu.Lock()

@@ -112,6 +112,23 @@ func fillDisk(t *testing.T, dir string) {
 	if err := b.Commit(true); err != nil {
 		t.Fatal(err)
 	}
+
+	// A file of somebody else's has room made for it, too, where there can be.
+	if err := s.Put(blobs[2].digest, blobs[2].content, store.Meta{}); err != nil {
+		t.Fatal(err)
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	if err := s.MakeRoom(free + piece.MinSize/2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(blobs[2].digest); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a blob that nobody uses, of a full disk: %v", err)
+	}
+	saysFull(t, s.MakeRoom(2<<20), dir, 2<<20)
 }
 
 func saysFull(t *testing.T, err error, dir string, need int64) {
