@@ -105,8 +105,11 @@ func (r *Registry) Collect(ctx context.Context, o CollectOptions) (Report, error
 			return c.Report, context.Cause(ctx)
 		}
 	}
-	c.problem(c.expire())
-	c.problem(c.release())
+	c.problem(c.expire(ctx))
+	c.problem(c.release(ctx))
+	if ctx.Err() != nil {
+		return c.Report, context.Cause(ctx)
+	}
 	c.Took = time.Since(began)
 	if !o.DryRun {
 		r.m.collected(&c.Report)
@@ -220,7 +223,7 @@ func (c *collection) removeTag(m Removal, was seenTag) error {
 	if err := r.removeUnused(path, m.used); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return syncFile(filepath.Dir(path))
 }
 
 func (c *collection) removeManifest(ctx context.Context, m Removal, was *seenManifest) error {
@@ -235,7 +238,7 @@ func (c *collection) removeManifest(ctx context.Context, m Removal, was *seenMan
 	if err := r.removeUnused(path, m.used); err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := syncFile(filepath.Dir(path)); err != nil {
 		return err
 	}
 	r.index.drop(m.Repository, manifestsLink, m.Digest)
@@ -298,7 +301,7 @@ func (c *collection) removeBlobs(repo string, todo []Removal) error {
 		}
 	}
 	for dir := range dirs {
-		errs = append(errs, syncDir(dir))
+		errs = append(errs, syncFile(dir))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err // what is gone stays counted until the next start
@@ -337,7 +340,7 @@ func (r *Registry) removeUnused(path string, since time.Time) error {
 }
 
 // expire drops the entries of the trash whose period is over.
-func (c *collection) expire() error {
+func (c *collection) expire(ctx context.Context) error {
 	var old []TrashEntry
 	for _, e := range c.r.Trash("") {
 		if !e.Expires.After(c.now) {
@@ -346,7 +349,7 @@ func (c *collection) expire() error {
 	}
 	c.Expired = len(old)
 	if !c.DryRun {
-		return c.r.dropEntries(old)
+		return c.r.dropEntries(ctx, old)
 	}
 	for _, e := range old {
 		for _, content := range e.contents() {
@@ -357,13 +360,13 @@ func (c *collection) expire() error {
 }
 
 // release drops content without links.
-func (c *collection) release() (err error) {
+func (c *collection) release(ctx context.Context) (err error) {
 	orphans := c.r.orphans()
 	if !c.DryRun {
 		for _, in := range orphans {
 			c.r.index.loosen(in.Digest, in.Size)
 		}
-		c.Freed, err = c.r.releaseLoose()
+		c.Freed, err = c.r.releaseLoose(ctx)
 		return err
 	}
 	free := c.r.index.looseSizes()

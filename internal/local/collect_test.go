@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,6 +212,60 @@ func TestRestoreErrors(t *testing.T) {
 	}
 }
 
+// What is no longer in the trash does not keep the rest from coming back.
+func TestRestorePart(t *testing.T) {
+	b := newBench(t)
+	b.space(func(o *Options) { o.TrashPeriod = 30 * day })
+	amd, content := b.image("team/app", "amd", "layer")
+	index := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d}]}`, ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, amd, len(content))
+	b.do("PUT", manifestPath("team/app", "v1"), index, 201, "Content-Type: "+ocispec.MediaTypeImageIndex)
+	b.do("DELETE", manifestPath("team/app", amd.String()), nil, 202)
+	if _, err := b.reg.EmptyTrash(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	b.do("DELETE", manifestPath("team/app", digest.FromBytes(index).String()), nil, 202)
+	back, err := b.reg.Restore(t.Context(), "team/app", "v1")
+	if err != nil || len(back.Manifests) != 1 || !slices.Equal(back.Tags, []string{"v1"}) {
+		t.Errorf("%+v, %v", back, err)
+	}
+	b.do("GET", manifestPath("team/app", "v1"), nil, 200)
+	b.do("GET", manifestPath("team/app", amd.String()), nil, 404)
+}
+
+// A damaged entry of the trash, or one that would reach out of it, is as if it
+// were not there.
+func TestTrashDamaged(t *testing.T) {
+	b := newBench(t)
+	change := func(o *Options) { o.TrashPeriod = 30 * day }
+	b.space(change)
+	b.image("team/app", "v1", "layer")
+	b.do("DELETE", manifestPath("team/app", "v1"), nil, 202)
+	b.stop()
+	good := b.reg.Trash("")[0]
+	for name, e := range map[string]TrashEntry{
+		"other-name": good,
+		"repository": {ID: "repository", Repository: "../x", Kind: KindTag, Tags: good.Tags, Digest: good.Digest},
+		"tag":        {ID: "tag", Repository: "team/app", Kind: KindTag, Tags: []string{"../x"}, Digest: good.Digest},
+		"digest":     {ID: "digest", Repository: "team/app", Kind: KindTag, Tags: good.Tags, Digest: "x"},
+		"subject":    {ID: "subject", Repository: "team/app", Kind: KindManifest, Digest: good.Digest, Manifest: &manifestLink{Subject: "../../x"}},
+		"nothing":    {ID: "nothing", Repository: "team/app", Kind: KindManifest, Digest: good.Digest},
+	} {
+		if err := writeLink(b.reg.trashPath(name), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(b.reg.trashPath("half"), []byte(`{"id":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	if list := b.reg.Trash(""); len(list) != 1 || list[0].ID != good.ID {
+		t.Errorf("%+v", list)
+	}
+	if _, err := b.reg.Restore(t.Context(), "team/app", "v1"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEmptyTrash(t *testing.T) {
 	b := newBench(t)
 	b.space(func(o *Options) { o.TrashPeriod = 30 * day })
@@ -220,10 +275,10 @@ func TestEmptyTrash(t *testing.T) {
 		b.do("DELETE", manifestPath(repo, img.String()), nil, 202)
 		b.do("DELETE", blobPath(repo, digest.FromString("layer")), nil, 202)
 	}
-	if freed, err := b.reg.EmptyTrash("team/app"); err != nil || freed.Blobs != 0 {
+	if freed, err := b.reg.EmptyTrash(b.t.Context(), "team/app"); err != nil || freed.Blobs != 0 {
 		t.Errorf("what another entry keeps went: %+v, %v", freed, err)
 	}
-	if freed, err := b.reg.EmptyTrash(""); err != nil || freed.Blobs != 2 || b.stored(keep) || b.stored(digest.FromString("layer")) {
+	if freed, err := b.reg.EmptyTrash(b.t.Context(), ""); err != nil || freed.Blobs != 2 || b.stored(keep) || b.stored(digest.FromString("layer")) {
 		t.Errorf("%+v, %v", freed, err)
 	}
 	b.counted()
@@ -359,7 +414,7 @@ func TestCollecting(t *testing.T) {
 	if _, err := b.reg.Collect(t.Context(), CollectOptions{}); !errors.Is(err, ErrCollecting) {
 		t.Error(err)
 	}
-	if _, err := b.reg.EmptyTrash(""); !errors.Is(err, ErrCollecting) {
+	if _, err := b.reg.EmptyTrash(b.t.Context(), ""); !errors.Is(err, ErrCollecting) {
 		t.Error(err)
 	}
 }

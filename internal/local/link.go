@@ -84,11 +84,12 @@ func makeDirs(dir string) error {
 	case err != nil:
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return syncFile(filepath.Dir(dir))
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
+// syncFile flushes a file or a directory.
+func syncFile(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func writeLink(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return syncFile(dir)
 }
 
 // encodeLink is what a link's file holds; nothing for nil.
@@ -158,7 +159,7 @@ func removeLink(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return true, syncDir(filepath.Dir(path))
+	return true, syncFile(filepath.Dir(path))
 }
 
 // linked tells whether a link is there. Use marks it as used now, which renews

@@ -72,7 +72,7 @@ type Registry struct {
 	// Locks are taken in this order; mu and that of the index come last.
 	collecting sync.Mutex       // of who collects, or empties the trash
 	repos      [64]sync.RWMutex // by repository: held to change what is linked to what
-	contents   [256]sync.Mutex  // by content, see hold
+	contents   [4096]sync.Mutex // by content, see hold
 	leases     sync.RWMutex     // held shared to renew a lease, alone to end one
 
 	mu      sync.Mutex

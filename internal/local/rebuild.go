@@ -40,7 +40,7 @@ func (r *Registry) openDirs() error {
 	if err := os.Rename(made, repositories); err != nil {
 		return err
 	}
-	return errors.Join(os.RemoveAll(half.o.Dir), syncDir(r.o.Dir))
+	return errors.Join(os.RemoveAll(half.o.Dir), syncFile(r.o.Dir))
 }
 
 const rebuildName = "rebuild"

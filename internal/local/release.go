@@ -39,13 +39,17 @@ func (r *Registry) hold(d digest.Digest) (unlock func()) {
 }
 
 // releaseLoose drops the content that nothing links to any more. What fails is
-// tried again by the next collection.
-func (r *Registry) releaseLoose() (Freed, error) {
+// tried again by the next collection, and so is what ctx leaves no time for.
+func (r *Registry) releaseLoose(ctx context.Context) (Freed, error) {
 	var f Freed
 	var errs []error
 	loose := r.index.takeLoose()
 	for _, d := range slices.Sorted(maps.Keys(loose)) {
-		gone, err := r.release(d)
+		if ctx.Err() != nil {
+			r.index.loosen(d, loose[d])
+			continue
+		}
+		gone, err := r.release(ctx, d)
 		if err != nil {
 			r.index.loosen(d, loose[d])
 			errs = append(errs, fmt.Errorf("release %s: %w", d, err))
@@ -56,19 +60,19 @@ func (r *Registry) releaseLoose() (Freed, error) {
 	}
 	r.m.freedBlobs.Add(float64(f.Blobs))
 	r.m.freedBytes.Add(float64(f.Bytes))
-	return f, errors.Join(errs...)
+	return f, errors.Join(append(errs, ctx.Err())...)
 }
 
 // release drops content unless something links to it again. What an upstream
 // has, too, becomes evictable instead.
-func (r *Registry) release(d digest.Digest) (gone bool, err error) {
+func (r *Registry) release(ctx context.Context, d digest.Digest) (gone bool, err error) {
 	unhold := r.hold(d)
 	defer unhold()
 	if _, linked := r.index.get(d); linked {
 		return false, nil
 	}
 	if r.o.Durable != nil {
-		if err := r.o.Durable.Drop(context.Background(), d); err != nil {
+		if err := r.o.Durable.Drop(ctx, d); err != nil {
 			return false, err
 		}
 	}

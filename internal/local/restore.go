@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -129,7 +130,7 @@ func (s *restoring) manifest(d digest.Digest) error {
 		if parsed.Kind != registry.KindIndex || r.linked(r.linkPath(repo, blobsName, c.Digest), false) {
 			continue
 		}
-		if err := s.manifest(c.Digest); err != nil {
+		if err := s.manifest(c.Digest); err != nil && !isUnknown(err) { // else it was gone before
 			return err
 		}
 	}
@@ -183,11 +184,17 @@ func (s *restoring) companions(e TrashEntry) error {
 				err = s.tag(o.Tags[0], o)
 			}
 		}
-		if err != nil {
+		if err != nil && !isUnknown(err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// isUnknown tells an error of what is not in the trash.
+func isUnknown(err error) bool {
+	var e *registry.Error
+	return errors.As(err, &e) && e.Status == http.StatusNotFound
 }
 
 // tag makes a tag mean what it meant, unless it means something.

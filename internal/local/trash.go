@@ -2,6 +2,7 @@ package local
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -123,7 +124,7 @@ func (r *Registry) forget(list []TrashEntry) error {
 			return fmt.Errorf("remove %s from the trash: %w", e.ID, err)
 		}
 	}
-	if err := syncDir(filepath.Join(r.o.Dir, trashName)); err != nil {
+	if err := syncFile(filepath.Join(r.o.Dir, trashName)); err != nil {
 		return err
 	}
 	for _, e := range list {
@@ -168,12 +169,22 @@ func (r *Registry) loadTrash() error {
 
 // valid tells whether all that becomes part of a path may.
 func (e *TrashEntry) valid() bool {
+	digests := []digest.Digest{}
 	for _, c := range e.contents() {
-		if _, err := registry.ParseDigest(string(c.Digest)); err != nil {
+		digests = append(digests, c.Digest)
+	}
+	if e.Kind != KindBlobs {
+		digests = append(digests, e.Digest)
+	}
+	if e.Manifest != nil && e.Manifest.Subject != "" {
+		digests = append(digests, e.Manifest.Subject)
+	}
+	for _, d := range digests {
+		if _, err := registry.ParseDigest(string(d)); err != nil {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(e.Tags, func(t string) bool { return !registry.ValidTag(t) })
+	return (e.Kind == KindManifest) == (e.Manifest != nil) && (e.Kind != KindTag || len(e.Tags) == 1) && !slices.ContainsFunc(e.Tags, func(t string) bool { return !registry.ValidTag(t) })
 }
 
 // Trash lists what can be restored, the latest first; of one repository, or of
@@ -196,20 +207,20 @@ func (r *Registry) Trash(repository string) []TrashEntry {
 
 // EmptyTrash drops what was removed from a repository, or from all for "",
 // before it expires, and the content that nothing else links to.
-// Errors: ErrCollecting, or the system's.
-func (r *Registry) EmptyTrash(repository string) (Freed, error) {
+// Errors: ErrCollecting, ctx's, or the system's.
+func (r *Registry) EmptyTrash(ctx context.Context, repository string) (Freed, error) {
 	if !r.collecting.TryLock() {
 		return Freed{}, ErrCollecting
 	}
 	defer r.collecting.Unlock()
-	err := r.dropEntries(r.Trash(repository))
-	freed, err2 := r.releaseLoose()
+	err := r.dropEntries(ctx, r.Trash(repository))
+	freed, err2 := r.releaseLoose(ctx)
 	r.log.Info("trash emptied", zap.String("repository", repository), zap.Int("blobs", freed.Blobs), zap.Int64("bytes", freed.Bytes))
 	return freed, errors.Join(err, err2)
 }
 
 // dropEntries forgets entries, some at a time under the lock of their repository.
-func (r *Registry) dropEntries(list []TrashEntry) error {
+func (r *Registry) dropEntries(ctx context.Context, list []TrashEntry) error {
 	byRepository := map[string][]TrashEntry{}
 	for _, e := range list {
 		byRepository[e.Repository] = append(byRepository[e.Repository], e)
@@ -217,6 +228,9 @@ func (r *Registry) dropEntries(list []TrashEntry) error {
 	var errs []error
 	for repo, all := range byRepository {
 		for some := range slices.Chunk(all, entriesAtOnce) {
+			if err := ctx.Err(); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
 			lock := r.lock(repo)
 			lock.Lock()
 			errs = append(errs, r.forget(some))

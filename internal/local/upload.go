@@ -218,6 +218,13 @@ func (r *Registry) Take(ctx context.Context, n registry.Name, d digest.Digest, s
 
 // take is Take of a file of which charged bytes count as an upload's.
 func (r *Registry) take(ctx context.Context, n registry.Name, d digest.Digest, size, charged int64, path string) error {
+	// Adopt flushes it, too, which is quick then: what waits for this lock waits
+	// for no disk.
+	if in, err := r.o.Store.Stat(d); err != nil || !in.Complete {
+		if err := syncFile(path); err != nil {
+			return fmt.Errorf("flush what was pushed to %s: %w", n, err)
+		}
+	}
 	lock := r.lock(n.Repository)
 	lock.RLock()
 	defer lock.RUnlock()
