@@ -125,13 +125,22 @@ func checkPlaces(o Options) error {
 	if rel, err := filepath.Rel(from, to); err == nil && filepath.IsLocal(rel) {
 		return fmt.Errorf("%s is inside of %s: whatever takes one takes the other; give a directory on another disk", o.Dir, o.Data)
 	}
-	if _, err := os.Stat(filepath.Join(o.Data, "store")); err != nil {
-		return fmt.Errorf("%s is no data directory of a seeder (%w); give it with --data", o.Data, err)
+	if err := checkData(o.Data); err != nil {
+		return err
 	}
 	if _, err := os.Stat(filepath.Join(o.Data, UnfinishedName)); err == nil {
 		return unfinished(o.Data)
 	}
 	return nil
+}
+
+// checkData refuses what is no data directory.
+func checkData(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, "store"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is no data directory of a seeder (%w); give it with --data", dir, err)
+	}
+	return err
 }
 
 func (b *run) take(ctx context.Context, started time.Time) error {

@@ -111,7 +111,10 @@ func copyVerified(ctx context.Context, d digest.Digest, from io.Reader, to strin
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(to)) // a full disk needs the room
+	}
+	return nil
 }
 
 // counter tells progress what is written, and ends a copy with its context.

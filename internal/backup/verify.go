@@ -107,11 +107,10 @@ func hashFile(ctx context.Context, path string, d digest.Digest, p *Progress) er
 func VerifyData(ctx context.Context, dir string, p *Progress) (*Checked, error) {
 	c, started := &Checked{Problems: []Problem{}}, time.Now()
 	defer func() { c.Seconds = time.Since(started).Seconds() }()
-	at := filepath.Join(dir, "store")
-	if _, err := os.Stat(at); err != nil {
-		return c, fmt.Errorf("%s is no data directory of a seeder (%w); give it with --data", dir, err)
+	if err := checkData(dir); err != nil {
+		return c, err
 	}
-	lock, err := store.Lock(at)
+	lock, err := store.Lock(filepath.Join(dir, "store"))
 	if err != nil {
 		return c, err
 	}

@@ -129,7 +129,7 @@ func (e *exporter) source(cmd *cobra.Command) (transfer.Source, func() error, er
 	if e.from == "" {
 		d, err := e.direct(cmd, "pull from it with --from http://HOST:PORT (its --listen)")
 		if err != nil {
-			return nil, nil, explain(err)
+			return nil, nil, err
 		}
 		return d, d.Close, nil
 	}

@@ -378,7 +378,7 @@ func (i *importer) target(cmd *cobra.Command) (transfer.Target, func() error, er
 	}
 	d, err := i.direct(cmd, "push to it with --to http://HOST:PORT (its --listen)")
 	if err != nil {
-		return nil, nil, explain(err)
+		return nil, nil, err
 	}
 	return d, d.Close, nil
 }

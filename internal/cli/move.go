@@ -107,9 +107,12 @@ func (o *offline) direct(cmd *cobra.Command, instead string) (*transfer.Direct, 
 		return local.Open(lo)
 	})
 	if errors.Is(err, store.ErrLocked) {
-		return nil, fmt.Errorf("a seeder runs on %s: %s, or stop it: %w", o.c.Data, instead, err)
+		err = fmt.Errorf("a seeder runs on %s: %s, or stop it: %w", o.c.Data, instead, err)
 	}
-	return d, err
+	if err != nil {
+		return nil, &explained{err} // the store says what to do
+	}
+	return d, nil
 }
 
 // stderrLog shows what a person has to know of the stores that a command opens.
@@ -213,10 +216,17 @@ func renderProblems(w io.Writer, problems []transfer.Problem) {
 	}
 }
 
+// explained is an error that says what to do.
+type explained struct{ error }
+
+func (e *explained) Unwrap() error { return e.error }
+
 // explain says what to do about errors of the system.
 func explain(err error) error {
 	remedy := ""
 	switch {
+	case errors.As(err, new(*explained)):
+		return err
 	case errors.Is(err, context.Canceled): // not a way to stop it in good order, as it is for serve
 		return errors.New("interrupted; run this again, it goes on where it stood")
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -228,7 +238,7 @@ func explain(err error) error {
 	default:
 		return err
 	}
-	return fmt.Errorf("%w; %s", err, remedy)
+	return &explained{fmt.Errorf("%w; %s", err, remedy)}
 }
 
 // platforms reads --platform.
