@@ -153,5 +153,6 @@ func (d *Daemon) Pulled(n registry.Name, m *registry.Manifest) {
 			d.Store.CountFor(c.Digest, n.String())
 		}
 	}
+	d.Store.CountFor(m.Digest, n.String())
 	d.Store.Touch(m.Digest) // last: it is the smallest loss, and evicted after them
 }

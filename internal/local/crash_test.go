@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,20 +24,18 @@ import (
 	"github.com/samara-p2p/samara/pkg/store/storetest"
 )
 
-// The crash test runs this binary again as a child that pushes, mounts, deletes
-// and restores while it collects by rules of retention and time passes in leaps,
-// and says on stdout what it was told is done. The parent kills it with SIGKILL
-// in the middle and opens what is left: it must open by itself, have everything
-// that was done, and no wrong byte; in the end, collections leave nothing else.
+// The crash test kills a child (storetest.KillAfter) that pushes, mounts, deletes
+// and restores while it collects by rules of retention and time passes in leaps.
+// What is left must open by itself, have everything that was done, and no wrong
+// byte; in the end, collections leave nothing else.
 // SAMARA_CRASH_KILLS=100 for a long run.
 
 const (
-	crashDirEnv   = "SAMARA_LOCAL_CRASH_DIR"
-	crashSeedEnv  = "SAMARA_LOCAL_CRASH_SEED"
-	crashRepos    = 3
-	crashLayers   = 5
-	crashKills    = 10
-	crashKillsEnv = "SAMARA_CRASH_KILLS"
+	crashDirEnv  = "SAMARA_LOCAL_CRASH_DIR"
+	crashSeedEnv = "SAMARA_LOCAL_CRASH_SEED"
+	crashRepos   = 3
+	crashLayers  = 5
+	crashKills   = 10
 
 	// What the rules keep is what the child says that it pushed.
 	crashRules = "- repositories: '**'\n  keep: [{tags: 'v*'}]\n"
@@ -140,9 +136,6 @@ func crashCollect(r *Registry, clock *crashClock, rng *rand.Rand) {
 	}
 }
 
-// say reports in one write, which a pipe keeps whole.
-func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
-
 // bytesBody is a registry.Body.
 type bytesBody struct{ io.Reader }
 
@@ -157,7 +150,7 @@ func crashStep(r *Registry, k int, rng *rand.Rand) error {
 		if rng.IntN(2) == 0 {
 			req.Digest = digest.FromBytes(crashImage(i))
 		}
-		say("deleting %d %d", k, i)
+		storetest.Say("deleting %d %d", k, i)
 		err := r.Delete(ctx, req, registry.Condition{})
 		var e *registry.Error
 		if errors.As(err, &e) {
@@ -169,7 +162,7 @@ func crashStep(r *Registry, k int, rng *rand.Rand) error {
 		if _, err := r.Restore(ctx, n.Repository, fmt.Sprint("v", i)); err != nil {
 			return err
 		}
-		say("pushed %d %d", k, i)
+		storetest.Say("pushed %d %d", k, i)
 		return nil
 	}
 	if rng.IntN(4) == 0 { // for the collector
@@ -194,7 +187,7 @@ func crashStep(r *Registry, k int, rng *rand.Rand) error {
 	if _, err := r.PutManifest(ctx, n, p); err != nil {
 		return err
 	}
-	say("pushed %d %d", k, i)
+	storetest.Say("pushed %d %d", k, i)
 	return nil
 }
 
@@ -297,12 +290,9 @@ func TestKilled(t *testing.T) {
 	var w crashWhat
 	pushed := 0
 	rng := rand.New(rand.NewPCG(7, 7))
-	kills := crashKills
-	if s := os.Getenv(crashKillsEnv); s != "" {
-		fmt.Sscan(s, &kills)
-	}
+	kills := storetest.Kills(t, crashKills)
 	for kill := range kills {
-		n, err := runAndKill(dir, uint64(kill), 1+rng.IntN(40), &w)
+		n, err := storetest.KillAfter(1+rng.IntN(40), w.hear, crashDirEnv+"="+dir, fmt.Sprintf("%s=%d", crashSeedEnv, kill))
 		if err == nil {
 			err = w.check(dir, newCrashClock(uint64(kill+1)))
 		}
@@ -343,36 +333,4 @@ func (w *crashWhat) leftovers(t *testing.T, dir string, clock *crashClock) {
 	if err := errors.Join(s.Close(), w.check(dir, clock)); err != nil {
 		t.Error(err)
 	}
-}
-
-// runAndKill lets a child work until it has said n things, kills it, and takes
-// note of all it had said by then.
-func runAndKill(dir string, seed uint64, n int, w *crashWhat) (heard int, err error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	c := exec.Command(exe)
-	c.Env = append(os.Environ(), crashDirEnv+"="+dir, fmt.Sprintf("%s=%d", crashSeedEnv, seed))
-	c.Stderr = os.Stderr
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
-	if err := c.Start(); err != nil {
-		return 0, err
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if err == nil {
-			err = w.hear(lines.Text())
-		}
-		if heard++; heard == n {
-			c.Process.Kill() // SIGKILL; the pipe holds what was said before
-		}
-	}
-	if werr := c.Wait(); werr == nil || !strings.Contains(werr.Error(), "killed") {
-		err = errors.Join(err, fmt.Errorf("child was not killed: %v", werr))
-	}
-	return heard, err
 }

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,10 +20,9 @@ import (
 	"github.com/samara-p2p/samara/pkg/store/storetest"
 )
 
-// The crash test runs this binary again as a child that does everything a
-// store can do with a few blobs and says on stdout what has been done. The
-// parent kills it with SIGKILL in the middle and checks what is left: what was
-// said to be done must be there, and no byte may be wrong.
+// The crash test kills a child (storetest.KillAfter) that does everything a
+// store can do with a few blobs: what it said to be done must be there, and no
+// byte may be wrong.
 
 const (
 	crashDirEnv  = "SAMARA_STORE_CRASH_DIR"
@@ -70,6 +67,9 @@ func crashChild() {
 	}
 	var seed uint64
 	fmt.Sscan(os.Getenv(crashSeedEnv), &seed)
+	if os.Getenv(crashEvictEnv) != "" {
+		evictChild(dir, seed)
+	}
 	s, err := store.Open(dir, store.Options{})
 	if err != nil {
 		fmt.Println("error", err)
@@ -96,13 +96,10 @@ func crashChild() {
 	wg.Wait()
 }
 
-// say reports in one write, which a pipe keeps whole.
-func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
-
 func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 	switch rng.IntN(60) {
 	case 0:
-		say("dropping %d", k)
+		storetest.Say("dropping %d", k)
 		if err := s.Delete(f.digest); !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -111,13 +108,13 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 		if err := s.Put(f.digest, f.content, store.Meta{MediaType: "put"}); err != nil {
 			return err
 		}
-		say("complete %d", k)
+		storetest.Say("complete %d", k)
 		return nil
 	case 2:
 		if err := s.Cache(f.digest, f.content); err != nil {
 			return err
 		}
-		say("complete %d", k)
+		storetest.Say("complete %d", k)
 		return nil
 	case 3:
 		path := filepath.Join(os.Getenv(crashDirEnv), "..", fmt.Sprint("upload-", k))
@@ -127,7 +124,7 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 		if err := s.Adopt(f.digest, path, store.Meta{MediaType: "adopted"}); err != nil {
 			return err
 		}
-		say("complete %d", k)
+		storetest.Say("complete %d", k)
 		return nil
 	}
 	b, err := s.Create(f.digest, int64(len(f.content)))
@@ -137,7 +134,7 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 	defer b.Release()
 	if b.Complete() {
 		if rng.IntN(10) == 0 {
-			say("dropping %d", k)
+			storetest.Say("dropping %d", k)
 			return s.Delete(f.digest)
 		}
 		return nil
@@ -145,13 +142,13 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 	i := rng.IntN(f.g.Count())
 	switch rng.IntN(30) {
 	case 0:
-		say("dropping %d", k)
+		storetest.Say("dropping %d", k)
 		return b.Discard()
 	case 1, 2, 3:
 		if _, err := b.WriteRaw(i, f.piece(i), rng.IntN(2) == 0); err != nil {
 			return err
 		}
-		say("piece %d %d", k, i)
+		storetest.Say("piece %d %d", k, i)
 		return nil
 	case 4:
 		if !b.Raw().Has(i) {
@@ -168,7 +165,7 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 		if err := b.SetRuns(append(runs, []byte(fmt.Sprint(len(runs))))); err != nil {
 			return err
 		}
-		say("runs %d %d", k, len(runs)+1)
+		storetest.Say("runs %d %d", k, len(runs)+1)
 		return nil
 	case 7:
 		return b.SetMeta(store.Meta{MediaType: fmt.Sprint(rng.IntN(100))})
@@ -176,12 +173,12 @@ func crashStep(s *store.Store, k int, f crashBlob, rng *rand.Rand) error {
 	if _, err := b.WritePiece(i, f.piece(i)); err != nil {
 		return err
 	}
-	say("piece %d %d", k, i)
+	storetest.Say("piece %d %d", k, i)
 	if b.Have().Count()+b.Raw().Count() == f.g.Count() {
 		if err := b.Commit(rng.IntN(2) == 0); err != nil {
 			return err
 		}
-		say("complete %d", k)
+		storetest.Say("complete %d", k)
 	}
 	return nil
 }
@@ -223,8 +220,9 @@ func TestSIGKILL(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	var p promises
 	lines, resumed, completed := 0, 0, 0
-	for round := range crashKills {
-		heard, err := runAndKill(dir, uint64(round), 1+rng.IntN(50), &p)
+	kills := storetest.Kills(t, crashKills)
+	for round := range kills {
+		heard, err := storetest.KillAfter(1+rng.IntN(50), p.hear, crashDirEnv+"="+dir, fmt.Sprintf("%s=%d", crashSeedEnv, round))
 		lines += heard
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -242,42 +240,10 @@ func TestSIGKILL(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
-	t.Logf("%d kills, %d acknowledged steps; after them %d pieces of partial blobs and %d complete blobs were checked", crashKills, lines, resumed, completed)
+	t.Logf("%d kills, %d acknowledged steps; after them %d pieces of partial blobs and %d complete blobs were checked", kills, lines, resumed, completed)
 	if resumed == 0 || completed == 0 {
 		t.Fatal("the child never got far enough for the test to mean something")
 	}
-}
-
-// runAndKill lets a child work until it has said n things, kills it, and takes
-// note of all it had said by then.
-func runAndKill(dir string, seed uint64, n int, p *promises) (heard int, err error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	c := exec.Command(exe)
-	c.Env = append(os.Environ(), crashDirEnv+"="+dir, fmt.Sprintf("%s=%d", crashSeedEnv, seed))
-	c.Stderr = os.Stderr
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
-	if err := c.Start(); err != nil {
-		return 0, err
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if err == nil {
-			err = p.hear(lines.Text())
-		}
-		if heard++; heard == n {
-			c.Process.Kill() // SIGKILL; the pipe holds what was said before
-		}
-	}
-	if werr := c.Wait(); werr == nil || !strings.Contains(werr.Error(), "killed") {
-		err = errors.Join(err, fmt.Errorf("child was not killed: %v", werr))
-	}
-	return heard, err
 }
 
 // kept checks the store against what was promised of it.
