@@ -297,7 +297,7 @@ func (m *model) collect(ctx context.Context, rng *rand.Rand) error {
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
-		if len(p.Problems) > 0 {
+		if len(p.Problems) > 0 && ctx.Err() == nil { // else it was stopped half-way
 			return fmt.Errorf("collection: %v", p.Problems)
 		}
 		m.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -50,12 +51,13 @@ type Error struct {
 	Err     error // cause; for logs only, never sent
 }
 
+// Error tells all; a cause that is in the message is not told twice.
 func (e *Error) Error() string {
 	s := e.Code
 	if e.Message != "" {
 		s += ": " + e.Message
 	}
-	if e.Err != nil {
+	if e.Err != nil && !strings.Contains(s, e.Err.Error()) {
 		s += ": " + e.Err.Error()
 	}
 	return s
