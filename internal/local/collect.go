@@ -58,7 +58,7 @@ func (p *Report) add(m Removal) {
 		p.Tags++
 	case KindManifest:
 		p.Manifests++
-	case KindBlobs:
+	case KindBlob:
 		p.Blobs++
 	}
 	p.Bytes += m.Bytes
@@ -168,10 +168,10 @@ func (c *collection) repository(ctx context.Context, repo string) error {
 func batch(todo []Removal) int {
 	n := 1
 	limit := removalsAtOnce
-	if todo[0].Kind == KindBlobs {
+	if todo[0].Kind == KindBlob {
 		limit = blobsAtOnce
 	}
-	for n < len(todo) && n < limit && (todo[n].Kind == KindBlobs) == (todo[0].Kind == KindBlobs) {
+	for n < len(todo) && n < limit && (todo[n].Kind == KindBlob) == (todo[0].Kind == KindBlob) {
 		n++
 	}
 	return n
@@ -192,7 +192,7 @@ func (c *collection) remove(ctx context.Context, s *seen, todo []Removal) error 
 	lock := c.r.lock(s.repo)
 	lock.Lock()
 	defer lock.Unlock()
-	if todo[0].Kind == KindBlobs {
+	if todo[0].Kind == KindBlob {
 		return c.removeBlobs(s.repo, todo)
 	}
 	for _, m := range todo {

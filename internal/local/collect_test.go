@@ -331,7 +331,7 @@ func TestRetention(t *testing.T) {
 	for _, m := range p.Removed {
 		got = append(got, m.Kind+m.Tag)
 	}
-	if want := []string{"tagv1", "tag" + sigTag, "manifest", "manifest", "blobs", "blobs"}; !slices.Equal(got, want) {
+	if want := []string{"tagv1", "tag" + sigTag, "manifest", "manifest", "blob", "blob"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	if tags := b.tags("team/app"); tags != `"latest","v2","v3"` {

@@ -29,7 +29,7 @@ func (m *metrics) collected(p *Report) {
 	m.seconds.Observe(p.Took.Seconds())
 	m.removed.WithLabelValues(KindTag).Add(float64(p.Tags))
 	m.removed.WithLabelValues(KindManifest).Add(float64(p.Manifests))
-	m.removed.WithLabelValues(KindBlobs).Add(float64(p.Blobs))
+	m.removed.WithLabelValues(KindBlob).Add(float64(p.Blobs))
 }
 
 // newMetrics registers with reg, or nowhere when it is nil.

@@ -24,7 +24,7 @@ import (
 // Removal is something that a collection takes out of a repository.
 type Removal struct {
 	Repository string        `json:"repository"`
-	Kind       string        `json:"kind"` // tag, manifest or blobs: one
+	Kind       string        `json:"kind"` // tag, manifest or blob
 	Tag        string        `json:"tag,omitempty"`
 	Digest     digest.Digest `json:"digest"`
 	Bytes      int64         `json:"bytes"` // its own; 0 for a tag
@@ -197,7 +197,7 @@ func (s *seen) plan(p *retention.Policy, now time.Time, lease time.Duration, siz
 	}
 	for _, d := range slices.Sorted(maps.Keys(s.blobs)) {
 		if used := s.blobs[d]; !named[d] && now.Sub(used) >= lease {
-			list = append(list, Removal{Repository: s.repo, Kind: KindBlobs, Digest: d, Bytes: size(d), Reason: ReasonUnused, used: used})
+			list = append(list, Removal{Repository: s.repo, Kind: KindBlob, Digest: d, Bytes: size(d), Reason: ReasonUnused, used: used})
 		}
 	}
 	return list

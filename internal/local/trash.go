@@ -28,7 +28,8 @@ const (
 const (
 	KindTag      = "tag"
 	KindManifest = "manifest"
-	KindBlobs    = "blobs"
+	KindBlob     = "blob"
+	KindBlobs    = "blobs" // some, in one entry of the trash
 )
 
 // Reasons for which something was removed.

@@ -59,6 +59,7 @@ const DefaultService = "samara-seeder"
 type Guard struct {
 	o       Options
 	open    bool // nothing is configured: everything is allowed
+	logins  bool // somebody can log in
 	users   *htpasswd
 	issuers map[string]*issuer // by what they call themselves
 	keys    *signingKeys
@@ -81,7 +82,8 @@ func New(o Options) (*Guard, error) {
 	if o.Lifetime <= 0 {
 		o.Lifetime = 5 * time.Minute
 	}
-	g := &Guard{o: o, open: len(o.Rules) == 0 && o.Htpasswd == "" && o.Issuers == "" && o.Realm == "", lockout: newLockout(o.Now)}
+	logins := o.Htpasswd != "" || o.Issuers != "" || o.Realm != ""
+	g := &Guard{o: o, open: len(o.Rules) == 0 && !logins, logins: logins, lockout: newLockout(o.Now)}
 	g.metrics = newMetrics(o.Registerer, o.Namespace)
 	if g.open {
 		return g, nil
@@ -294,7 +296,7 @@ var (
 
 // decide is nil where a request may go through.
 func (g *Guard) decide(q *request) error {
-	allowed := g.open || q.route.Endpoint != registry.EndpointPing || q.id != anonymous
+	allowed := !g.logins || q.route.Endpoint != registry.EndpointPing || q.id != anonymous
 	for _, n := range q.needs {
 		if n.actions == Catalog {
 			allowed = allowed && (g.open || g.view(q.id) != nil)

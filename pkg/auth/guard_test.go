@@ -522,3 +522,11 @@ func TestCrane(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Where nobody can log in, nobody is asked to: clients go on to what anyone may.
+func TestNoLogins(t *testing.T) {
+	s := newSite(t, func(o *Options) { o.Htpasswd = "" }, "anyone pull up.test/pub/**")
+	s.do("GET", "/v2/", "", 200)
+	s.do("GET", "/v2/pub/app/tags/list", "", 404)
+	s.do("GET", "/v2/app/tags/list", "", 401)
+}
