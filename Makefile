@@ -24,6 +24,10 @@ BENCH_PACKAGES := nginx
 # What the race detector and cgo need is a C compiler; without one there is no -race.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && $(GO) env CGO_ENABLED 2>/dev/null | grep -q 1 && echo -race)
 
+# The S3 server that tests of the object store talk to.
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW         := $(BIN)/versitygw-$(VERSITYGW_VERSION)
+
 FUZZTIME ?= 5s
 
 .PHONY: help
@@ -38,7 +42,7 @@ build: ## bin/seeder and bin/peerd
 test: clients unit integration ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
-unit: ## unit tests with the race detector
+unit: versitygw ## unit tests with the race detector
 	$(GO) test $(RACE) -timeout 8m ./cmd/... ./pkg/... ./internal/...
 
 .PHONY: integration
@@ -71,6 +75,14 @@ golangci: $(GOLANGCI)
 $(GOLANGCI):
 	GOBIN=$(abspath $(BIN)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BIN)/golangci-lint $@
+
+.PHONY: versitygw
+versitygw: # the S3 server of tests, built once; where it cannot be, they are skipped
+	@test -x $(VERSITYGW) || { \
+	  echo "building $(VERSITYGW)"; \
+	  GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION) \
+	    && mv $(BIN)/versitygw $(VERSITYGW) || echo "could not build versitygw: tests of the object store are skipped"; \
+	}
 
 .PHONY: fuzz-smoke
 fuzz-smoke: ## each fuzz target for FUZZTIME (5s)

@@ -120,6 +120,12 @@ var edges = map[string]map[string]string{
 		"pkg/store":      "what a seeder holds is one place to move from",
 		"pkg/upstream":   "pulls from registries",
 	},
+	"internal/durable": {
+		"pkg/fetch":       "what is kept is read and copied in its words",
+		"pkg/objectstore": "where it is kept",
+		"pkg/registry":    "what a client is told that pushes in vain",
+		"pkg/store":       "what is copied",
+	},
 	"internal/scrub": {
 		"pkg/store": "what is checked",
 	},
@@ -152,6 +158,9 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":      "a client for each seeder",
 	},
 	"pkg/seed": {
+		"internal/durable":   "what outlives the disk",
+		"internal/status":    "tells about its object store",
+		"pkg/objectstore":    "opens it",
 		"internal/audit":     "who did what",
 		"internal/accesslog": "who asked for what",
 		"internal/events":    "tells endpoints what clients did",

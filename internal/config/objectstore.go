@@ -23,18 +23,18 @@ type ObjectStore struct {
 
 func defaultObjectStore() ObjectStore { return ObjectStore{BucketCopyPulled: true} }
 
-// Options says the same in the words of pkg/objectstore, and whether there is
-// an object store at all.
-func (c *ObjectStore) Options() (objectstore.Options, bool) {
-	l, lerr := objectstore.ParseLocation(c.Bucket)
-	sse, serr := objectstore.ParseSSE(c.BucketSSE)
-	if lerr != nil || serr != nil { // what is wrong with them, problems tells
-		return objectstore.Options{}, false
+// Options says the same in the words of pkg/objectstore, where there is an
+// object store.
+func (c *ObjectStore) Options() (objectstore.Options, error) {
+	l, err := objectstore.ParseLocation(c.Bucket)
+	if err != nil {
+		return objectstore.Options{}, err
 	}
+	sse, err := objectstore.ParseSSE(c.BucketSSE)
 	return objectstore.Options{
 		Location: l, Endpoint: c.BucketEndpoint, Region: c.BucketRegion, PathStyle: c.BucketPathStyle,
 		SSE: sse, CredentialsFile: c.BucketCredentialsFile, CAFile: c.BucketCA,
-	}, true
+	}, err
 }
 
 func (c *ObjectStore) objectStoreProblems() []Problem {

@@ -52,12 +52,9 @@ func TestCheckObjectStore(t *testing.T) {
 		})
 	}
 	seeder, _ := loadSeeder(t, "--object-store", "s3://images/prod/", "--object-store-sse", "kms:k")
-	o, ok := seeder.ObjectStore.Options()
-	if want := (objectstore.SSE{KMS: true, KMSKey: "k"}); !ok || o.Location.String() != "s3://images/prod" || o.SSE != want {
-		t.Errorf("%+v, %v", o, ok)
-	}
-	if _, ok := (&ObjectStore{}).Options(); ok {
-		t.Error("there is an object store without one")
+	o, err := seeder.ObjectStore.Options()
+	if want := (objectstore.SSE{KMS: true, KMSKey: "k"}); err != nil || o.Location.String() != "s3://images/prod" || o.SSE != want {
+		t.Errorf("%+v, %v", o, err)
 	}
 	warned := false
 	for _, w := range seeder.Warnings() {

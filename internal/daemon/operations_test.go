@@ -19,6 +19,7 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/internal/durable"
 	"github.com/samara-p2p/samara/internal/events"
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/internal/local"
@@ -26,6 +27,7 @@ import (
 	"github.com/samara-p2p/samara/internal/scrub"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/auth"
+	"github.com/samara-p2p/samara/pkg/objectstore"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
@@ -55,6 +57,7 @@ func metricsOf(t *testing.T, name string) map[string]string {
 		}
 		defer l.Close()
 		securityMetrics(t, d.Metrics)
+		objectStoreMetrics(t, d)
 	}
 	descs := make(chan *prometheus.Desc, 1000)
 	d.Metrics.Describe(descs)
@@ -76,6 +79,32 @@ func metricsOf(t *testing.T, name string) map[string]string {
 		t.Fatalf("only %d metrics: does a Desc look otherwise now?", len(found))
 	}
 	return found
+}
+
+// objectStoreMetrics registers those of an object store: one that does not
+// answer will do where a directory is a copy of one.
+func objectStoreMetrics(t *testing.T, d *daemon.Daemon) {
+	data := t.TempDir()
+	for path, text := range map[string]string{"objectstore/id": "x\n", "registry/repositories/x": ""} {
+		path = filepath.Join(data, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "x")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "x")
+	c, err := objectstore.New(objectstore.Options{Location: objectstore.Location{Bucket: "images"}, Endpoint: "http://127.0.0.1:1", Region: "x", Registerer: d.Metrics, Namespace: "seeder"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := durable.Open(t.Context(), durable.Options{Data: data, Objects: c, Store: d.Store, Registerer: d.Metrics, Namespace: "seeder"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
 }
 
 // securityMetrics registers what stands before a seeder's registry API.

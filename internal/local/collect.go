@@ -322,21 +322,27 @@ func (r *Registry) usedSince(path string, since time.Time) bool {
 // removeUnused removes a link that was not used since; the caller syncs its
 // directory. Nobody can renew its lease in between. Errors: errInUse.
 func (r *Registry) removeUnused(path string, since time.Time) error {
-	r.leases.Lock()
-	if r.usedSince(path, since) {
+	remove := func() error {
+		r.leases.Lock()
+		if r.usedSince(path, since) {
+			r.leases.Unlock()
+			return errInUse
+		}
+		err := os.Remove(path)
 		r.leases.Unlock()
-		return errInUse
+		if err != nil || r.o.Durable == nil {
+			return err
+		}
+		return syncFile(filepath.Dir(path))
 	}
-	err := os.Remove(path)
-	r.leases.Unlock()
-	if err != nil || r.o.Durable == nil {
-		return err
+	if r.o.Durable == nil || r.usedSince(path, since) {
+		return remove()
 	}
 	rel, err := r.relative(path)
 	if err != nil {
 		return err
 	}
-	return r.o.Durable.Remove(rel, func() error { return nil })
+	return r.o.Durable.Remove(rel, remove)
 }
 
 // expire drops the entries of the trash whose period is over.

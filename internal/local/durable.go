@@ -27,8 +27,9 @@ type Durable interface {
 	// links went before. No error where there is none.
 	Drop(ctx context.Context, d digest.Digest) error
 	// Open opens content that the store does not hold whole, by way of a
-	// repository that links to it. Errors: fs.ErrNotExist.
-	Open(ctx context.Context, n registry.Name, d digest.Digest) (io.ReadSeekCloser, int64, error)
+	// repository that links to it. The request names it by digest.
+	// Errors: fs.ErrNotExist.
+	Open(ctx context.Context, r registry.Request) (io.ReadSeekCloser, int64, error)
 	// Put keeps a link, then has it written here. The path is relative to
 	// Options.Dir, with slashes.
 	Put(path string, content []byte, write func() error) error
@@ -135,15 +136,20 @@ func (r *Registry) relative(path string) (string, error) {
 }
 
 // content opens what a repository links to: in the store, or where it is kept
-// for good.
-func (r *Registry) content(ctx context.Context, n registry.Name, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
-	f, size, mediaType, err := r.open(d)
+// for good. The request names it by digest; one of a HEAD is given a size alone
+// where nothing is in the store.
+func (r *Registry) content(ctx context.Context, req registry.Request) (io.ReadSeekCloser, int64, string, error) {
+	f, size, mediaType, err := r.open(req.Digest)
 	if err == nil {
 		return f, size, mediaType, nil
 	}
 	if r.o.Durable == nil || !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrNotHeld) {
 		return nil, 0, "", err
 	}
-	c, size, err := r.o.Durable.Open(ctx, n, d)
+	if req.Head {
+		size, err := r.o.Durable.Size(ctx, req.Digest)
+		return nil, size, "", err
+	}
+	c, size, err := r.o.Durable.Open(ctx, req)
 	return c, size, "", err
 }

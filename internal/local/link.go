@@ -237,10 +237,10 @@ func (r *Registry) size(d digest.Digest) (int64, error) {
 		return in.Size, nil
 	}
 	size, err := r.o.Durable.Size(context.Background(), d)
-	if isGone(err) {
-		return 0, nil
+	if err != nil && !isGone(err) {
+		r.log.Warn("the size of content is not to be known; it counts as empty until the next start", zap.Stringer("digest", d), zap.Error(err))
 	}
-	return size, err
+	return size, nil
 }
 
 // releaseUnlinked compares what the store keeps with what is linked, and lets

@@ -35,6 +35,10 @@ type Options struct {
 	// (Parsed is nil), or of a manifest. May be nil.
 	Pushed func(n registry.Name, m registry.Manifest, p *registry.Parsed)
 
+	// MakeRoom is called when the store is full: it lets go of content that nobody
+	// uses now, and tells whether there was any. May be nil.
+	MakeRoom func() bool
+
 	// Durable keeps content and links for good, if not this disk. May be nil.
 	Durable Durable
 
@@ -102,6 +106,9 @@ func Open(o Options) (*Registry, error) {
 	}
 	if o.Pushed == nil {
 		o.Pushed = func(registry.Name, registry.Manifest, *registry.Parsed) {}
+	}
+	if o.MakeRoom == nil {
+		o.MakeRoom = func() bool { return false }
 	}
 	if o.Named == nil {
 		o.Named = func(registry.Name, digest.Digest) bool { return false }

@@ -146,7 +146,7 @@ func eachDigest(dir string, each func(digest.Digest, fs.FileInfo) error) error {
 
 // parse reads a manifest of a repository.
 func (r *Registry) parse(ctx context.Context, repo string, d digest.Digest, mediaType string) (*registry.Parsed, error) {
-	f, _, _, err := r.content(ctx, r.name(repo), d)
+	f, _, _, err := r.content(ctx, registry.Request{Name: r.name(repo), Digest: d})
 	if err != nil {
 		return nil, err
 	}

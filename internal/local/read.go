@@ -34,7 +34,7 @@ func (r *Registry) Manifest(ctx context.Context, req registry.Request) (*registr
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, r.unknown(req.Name, unknown)
 	}
-	f, _, mediaType, ferr := r.content(ctx, req.Name, d)
+	f, _, mediaType, ferr := r.content(ctx, registry.Request{Name: req.Name, Digest: d})
 	if ferr != nil && !r.linked(path, false) { // removed meanwhile
 		return nil, r.unknown(req.Name, unknown)
 	}
@@ -61,7 +61,7 @@ func (r *Registry) Blob(ctx context.Context, req registry.Request) (registry.Blo
 	if !r.linked(path, true) {
 		return registry.Blob{}, r.unknown(req.Name, unknown)
 	}
-	f, size, _, err := r.content(ctx, req.Name, req.Digest)
+	f, size, _, err := r.content(ctx, req)
 	if err != nil && !r.linked(path, false) { // removed meanwhile
 		return registry.Blob{}, r.unknown(req.Name, unknown)
 	}

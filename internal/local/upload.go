@@ -28,6 +28,8 @@ const (
 	copyBuffer = 256 << 10
 	// writeback is how much is received between calls of startWriteback.
 	writeback = 8 << 20
+	// aheadFrom is the size in bytes that pushAhead is for.
+	aheadFrom = 1 << 20
 )
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
@@ -199,6 +201,9 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 		return &registry.Error{Status: http.StatusBadRequest, Code: registry.CodeDigestInvalid,
 			Message: fmt.Sprintf("the %d bytes received do not have digest %s; start the upload again", u.Size(), d)}
 	}
+	if err := u.r.pushAhead(ctx, d, u.Size(), u.data()); err != nil {
+		return err
+	}
 	u.r.o.Store.Unreserve(u.reserved) // Adopt makes room for it anew
 	u.reserved = 0
 	if err := u.r.take(ctx, u.r.name(u.Repository), d, u.Size(), u.charged, u.data()); err != nil {
@@ -213,7 +218,19 @@ func (u *upload) Commit(ctx context.Context, d digest.Digest) error {
 // Take moves a file of so many bytes, whose content was found to be d, into a
 // repository. It is on the file system of the store, and nobody writes to it.
 func (r *Registry) Take(ctx context.Context, n registry.Name, d digest.Digest, size int64, path string) error {
+	if err := r.pushAhead(ctx, d, size, path); err != nil {
+		return err
+	}
 	return r.take(ctx, n, d, size, 0, path)
+}
+
+// pushAhead keeps large content elsewhere before any lock is taken, since that
+// takes long; under the locks it is only looked for.
+func (r *Registry) pushAhead(ctx context.Context, d digest.Digest, size int64, path string) error {
+	if r.o.Durable == nil || size < aheadFrom {
+		return nil
+	}
+	return r.push(ctx, d, path, "")
 }
 
 // take is Take of a file of which charged bytes count as an upload's.
@@ -230,6 +247,9 @@ func (r *Registry) take(ctx context.Context, n registry.Name, d digest.Digest, s
 	defer lock.RUnlock()
 	put := func() error { return r.adopt(ctx, n.Repository, d, path, "") }
 	if err := r.place(n.Repository, d, size, charged, put); err != nil {
+		if r.o.Durable != nil {
+			r.index.loosen(d, size) // it may be there, without a link
+		}
 		return err
 	}
 	r.o.Pushed(n, registry.Manifest{Digest: d, Size: size}, nil)
@@ -243,8 +263,12 @@ func (r *Registry) adopt(ctx context.Context, repo string, d digest.Digest, path
 			return err
 		}
 	}
-	err := r.o.Store.Adopt(d, path, store.Meta{MediaType: mediaType, Sources: []string{r.name(repo).String()}})
-	if err == nil && r.o.Durable != nil {
+	m := store.Meta{MediaType: mediaType, Sources: []string{r.name(repo).String()}}
+	err := r.o.Store.Adopt(d, path, m)
+	if errors.Is(err, store.ErrFull) && r.o.MakeRoom() {
+		err = r.o.Store.Adopt(d, path, m)
+	}
+	if err == nil && r.o.Durable != nil && mediaType == "" { // manifests stay: collections read them all
 		err = r.evictable(d)
 	}
 	return storeError(err)
@@ -306,7 +330,11 @@ func (u *upload) charge(n int64) error {
 		return err
 	}
 	u.charged += n
-	if err := u.r.o.Store.Reserve(n); err != nil {
+	err := u.r.o.Store.Reserve(n)
+	if errors.Is(err, store.ErrFull) && u.r.o.MakeRoom() {
+		err = u.r.o.Store.Reserve(n)
+	}
+	if err != nil {
 		return storeError(err)
 	}
 	u.reserved += n

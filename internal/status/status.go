@@ -23,8 +23,10 @@ type Status struct {
 	Store     Store      `json:"store"`
 	Scrub     Scrub      `json:"scrub"`
 	Upstreams []Upstream `json:"upstreams"`
-	Liars     []Liar     `json:"liars"`
-	Warnings  []Warning  `json:"warnings,omitempty"`
+	// ObjectStore is where a seeder that has one keeps content for good.
+	ObjectStore *ObjectStore `json:"objectStore,omitempty"`
+	Liars       []Liar       `json:"liars"`
+	Warnings    []Warning    `json:"warnings,omitempty"`
 }
 
 // Swarm is this daemon's place in the network of peers.
@@ -155,6 +157,16 @@ type Prefix struct {
 	Prefix string `json:"prefix"`
 	Used   int64  `json:"used"`
 	Quota  int64  `json:"quota"`
+}
+
+// ObjectStore is how a seeder's object store is.
+type ObjectStore struct {
+	Location string    `json:"location"`          // s3://BUCKET/PREFIX
+	Copies   int       `json:"copies"`            // pulled blobs that wait to be copied there
+	Pending  int       `json:"pending"`           // links in which it and the disk may differ
+	Copying  bool      `json:"copying,omitempty"` // what was pushed before there was one is being copied
+	Error    string    `json:"error,omitempty"`   // why it does not work
+	Since    time.Time `json:"since,omitzero"`    // of Error
 }
 
 // Upstream is one registry's account.

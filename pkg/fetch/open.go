@@ -156,7 +156,7 @@ func (e *Engine) create(w Want) (*store.Blob, error) {
 			return nil, derr
 		}
 	case errors.Is(err, store.ErrFull):
-		if !e.shed() {
+		if !e.Shed() {
 			return nil, err
 		}
 	default:
@@ -165,9 +165,9 @@ func (e *Engine) create(w Want) (*store.Blob, error) {
 	return e.o.Store.Create(w.Digest, w.Size, w.Source.String())
 }
 
-// shed ends the swarms that nobody uses, whose blobs the store cannot evict
+// Shed ends the swarms that nobody uses, whose blobs the store cannot evict
 // while they linger. It tells whether there were any.
-func (e *Engine) shed() bool {
+func (e *Engine) Shed() bool {
 	var ending []*swarm
 	for _, s := range e.all() {
 		idle := make(chan bool, 1)

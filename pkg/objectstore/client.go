@@ -36,6 +36,9 @@ type Client struct {
 	transport *http.Transport
 	rest      rest
 	m         *metrics
+
+	patience time.Duration // callTime, stallTime
+	stall    time.Duration
 }
 
 // Object describes what lies under a key.
@@ -59,7 +62,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--object-store-ca: %w", err)
 	}
-	c := &Client{o: o, log: o.Log, m: newMetrics(o.Registerer, o.Namespace), transport: newTransport(tlsConfig)}
+	c := &Client{o: o, log: o.Log, m: newMetrics(o.Registerer, o.Namespace), transport: newTransport(tlsConfig), patience: callTime, stall: stallTime}
 	if c.sse, err = o.SSE.serverSide(); err != nil {
 		return nil, fmt.Errorf("--object-store-sse: %w", err)
 	}
@@ -118,7 +121,7 @@ const sourceMeta = "Samara-Source"
 
 // Put writes an object of small content.
 func (c *Client) Put(ctx context.Context, key string, content []byte, o PutOptions) error {
-	err := c.call(ctx, "put", key, callTime, func(ctx context.Context) error {
+	err := c.call(ctx, "put", key, c.patience, func(ctx context.Context) error {
 		_, err := c.core.Client.PutObject(ctx, c.o.Location.Bucket, c.o.Location.key(key), bytes.NewReader(content), int64(len(content)), c.putOptions(o))
 		return err
 	})
@@ -153,7 +156,7 @@ func (c *Client) PutFile(ctx context.Context, key string, f *os.File, size int64
 
 // Stat describes an object. Kinds: all.
 func (c *Client) Stat(ctx context.Context, key string) (o Object, err error) {
-	err = c.call(ctx, "head", key, callTime, func(ctx context.Context) error {
+	err = c.call(ctx, "head", key, c.patience, func(ctx context.Context) error {
 		info, err := c.core.Client.StatObject(ctx, c.o.Location.Bucket, c.o.Location.key(key), minio.StatObjectOptions{})
 		o = Object{Key: key, Size: info.Size, ContentType: info.ContentType, Source: info.UserMetadata[sourceMeta]}
 		return err
@@ -163,7 +166,7 @@ func (c *Client) Stat(ctx context.Context, key string) (o Object, err error) {
 
 // Get reads an object of up to limit bytes.
 func (c *Client) Get(ctx context.Context, key string, limit int64) (content []byte, o Object, err error) {
-	err = c.call(ctx, "get", key, callTime, func(ctx context.Context) error {
+	err = c.call(ctx, "get", key, c.patience, func(ctx context.Context) error {
 		body, info, _, err := c.core.GetObject(ctx, c.o.Location.Bucket, c.o.Location.key(key), minio.GetObjectOptions{})
 		if err != nil {
 			return err
@@ -184,18 +187,13 @@ func (c *Client) Get(ctx context.Context, key string, limit int64) (content []by
 
 // Remove removes an object; that there is none is no error.
 func (c *Client) Remove(ctx context.Context, key string) error {
-	err := c.call(ctx, "delete", key, callTime, func(ctx context.Context) error {
+	err := c.call(ctx, "delete", key, c.patience, func(ctx context.Context) error {
 		return c.core.Client.RemoveObject(ctx, c.o.Location.Bucket, c.o.Location.key(key), minio.RemoveObjectOptions{})
 	})
-	if err != nil && KindOf(err) == NotFound && !noBucket(err) {
+	if err != nil && KindOf(err) == NotFound && !NoBucket(err) {
 		return nil
 	}
 	return err
-}
-
-func noBucket(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && strings.Contains(e.Err.Error(), minio.NoSuchBucket)
 }
 
 // List calls each for every object below a prefix of keys, in their order.

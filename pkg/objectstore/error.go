@@ -2,7 +2,6 @@ package objectstore
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -36,6 +35,8 @@ type Error struct {
 	Key      string // below the prefix
 	Kind     Kind
 	Err      error
+
+	bucket bool // the bucket itself is not there
 }
 
 // Error says what was tried, where, and what to do where that is known.
@@ -58,6 +59,12 @@ func KindOf(err error) Kind {
 	return Unavailable
 }
 
+// NoBucket tells whether it is the bucket that is not there.
+func NoBucket(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.bucket
+}
+
 // errStalled ends a call that does not get on.
 var errStalled = errors.New("the object store did not answer in time")
 
@@ -69,7 +76,6 @@ func (c *Client) explain(ctx context.Context, op, key string, err error) error {
 	e := &Error{Op: op, Location: c.o.Location, Key: key, Err: err}
 	var s3 minio.ErrorResponse
 	var unknown x509.UnknownAuthorityError
-	var record tls.RecordHeaderError
 	var ue *url.Error
 	switch {
 	case errors.Is(context.Cause(ctx), errStalled):
@@ -77,11 +83,9 @@ func (c *Client) explain(ctx context.Context, op, key string, err error) error {
 	case ctx.Err() != nil:
 		e.Kind, e.Err = Canceled, context.Cause(ctx)
 	case errors.As(err, &s3):
-		e.Kind, e.Err = kindOf(s3), describe(s3)
+		e.Kind, e.Err, e.bucket = kindOf(s3), describe(s3), s3.Code == minio.NoSuchBucket
 	case errors.As(err, &unknown):
 		e.Err = fmt.Errorf("%w; give its authority with --object-store-ca", unknown)
-	case errors.As(err, &record):
-		e.Err = errors.New("it does not speak TLS; give --object-store-endpoint with http://, or have it speak TLS")
 	case errors.As(err, &ue):
 		e.Err = ue.Err // without the URL, which is long and says nothing new
 	}

@@ -44,7 +44,7 @@ func (c *Client) Range(ctx context.Context, key string, off, n int64) (*Reader, 
 		return nil, &Error{Op: "get", Location: c.o.Location, Key: key, Err: err}
 	}
 	r.ctx, r.cancel = context.WithCancel(ctx)
-	err := r.open(callTime)
+	err := r.open()
 	c.rest.judge(err)
 	if err != nil {
 		r.cancel()
@@ -54,7 +54,7 @@ func (c *Client) Range(ctx context.Context, key string, off, n int64) (*Reader, 
 }
 
 // open asks for what is still missing.
-func (r *Reader) open(limit time.Duration) error {
+func (r *Reader) open() error {
 	var o minio.GetObjectOptions
 	var err error
 	switch {
@@ -68,7 +68,7 @@ func (r *Reader) open(limit time.Duration) error {
 	}
 	r.bctx, r.stop = context.WithCancelCause(r.ctx)
 	stop := r.stop
-	r.stall = time.AfterFunc(limit, func() { stop(errStalled) })
+	r.stall = time.AfterFunc(r.c.patience, func() { stop(errStalled) })
 	body, info, header, err := r.c.core.GetObject(r.bctx, r.c.o.Location.Bucket, r.c.o.Location.key(r.key), o)
 	if err == nil {
 		size := info.Size
@@ -123,12 +123,12 @@ func (r *Reader) Read(p []byte) (int, error) {
 			break
 		}
 		if r.body == nil {
-			if err := r.open(callTime); err != nil {
+			if err := r.open(); err != nil {
 				r.failed(err)
 			}
 			continue
 		}
-		r.stall.Reset(stallTime)
+		r.stall.Reset(r.c.stall)
 		n, err := r.body.Read(p[:min(int64(len(p)), r.end-r.off)])
 		r.stall.Stop()
 		r.off += int64(n)

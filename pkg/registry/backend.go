@@ -44,7 +44,9 @@ type Blob struct {
 	// still on their way and must end when the request's context ends. Close
 	// may be called while a Read is under way. May be nil in answer to Head.
 	Content io.ReadSeekCloser
-	Cached  Cached // goes out as headers
+	// Redirect is a URL that has the content, for this client; Content is nil then.
+	Redirect string
+	Cached   Cached // goes out as headers
 }
 
 // Backend is where the handler's content comes from. Every method is called

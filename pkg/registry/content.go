@@ -47,6 +47,13 @@ func (h *handler) blob(w *response, r *http.Request, req Request) error {
 	if err != nil {
 		return err
 	}
+	if b.Redirect != "" && !req.Head {
+		w.Header().Set("Docker-Content-Digest", b.Digest.String())
+		w.Header().Set("Location", b.Redirect)
+		w.Header().Set("Cache-Control", "no-store") // the URL is good for minutes
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return nil
+	}
 	if b.Content == nil && !req.Head {
 		return fmt.Errorf("backend gave blob %s without content", b.Digest)
 	}

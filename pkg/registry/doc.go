@@ -18,7 +18,8 @@
 //   - A status line is a promise: once 200 or 206 is sent the response either
 //     carries every byte or ends with FIN short of Content-Length, never with
 //     RST, padding or a clean short body (contract 9, 14).
-//   - Content is never re-encoded and never redirected (contract 3, 5).
+//   - Content is never re-encoded, and redirected only where a backend says so,
+//     which a mirror's never does (contract 3, 5).
 //   - A Range that can be satisfied is never answered with 200 (contract 6).
 //   - An upstream named by a client is a key into the configured set, never an
 //     address (contract 21).

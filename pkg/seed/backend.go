@@ -42,10 +42,10 @@ type backend struct {
 	proves func(ctx context.Context, r registry.Request) error
 }
 
-func newBackend(d *daemon.Daemon, c config.Seeder) *backend {
+func newBackend(d *daemon.Daemon, c config.Seeder, kept *bucket) *backend {
 	up := &metadata.Source{Name: "upstream", Client: d.Upstream}
 	o := metadata.Options{
-		Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
+		Content: kept.content(d), Tags: d.Tags, Catalog: d.Catalog,
 		Sources: func(string) []*metadata.Source { return []*metadata.Source{up} },
 		Ages:    func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
 		Permit:  d.Upstream.Permit,

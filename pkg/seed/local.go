@@ -23,6 +23,8 @@ type repositories struct {
 	local *local.Registry // nil: there are none
 	names *registry.Resolver
 	ruled bool // somebody said who may push
+	// bucket keeps content for good; nil: the store does.
+	bucket *bucket
 }
 
 // unruled takes nothing: to push without a login is for whom a rule allows it.
@@ -38,8 +40,8 @@ func (u unruled) Writable(n registry.Name) error {
 }
 
 // openRepositories opens the local repositories, if the configuration has any.
-func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*repositories, error) {
-	b := &repositories{store: d.Store, up: up, names: d.Resolver, ruled: c.Ruled()}
+func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend, kept *bucket) (*repositories, error) {
+	b := &repositories{store: d.Store, up: up, names: d.Resolver, ruled: c.Ruled(), bucket: kept}
 	if len(c.LocalRepositories) == 0 {
 		return b, nil
 	}
@@ -60,10 +62,14 @@ func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend) (*reposito
 			}
 			d.Engine.Share(m.Digest)
 		},
-		Log: d.Log.Named("local"), Registerer: d.Metrics, Namespace: "seeder",
+		MakeRoom: d.Engine.Shed,
+		Log:      d.Log.Named("local"), Registerer: d.Metrics, Namespace: "seeder",
 	}, c)
 	if err != nil {
 		return nil, err
+	}
+	if kept != nil {
+		o.Durable = kept.of(d)
 	}
 	b.local, err = local.Open(o)
 	return b, err
@@ -100,13 +106,32 @@ func (b *repositories) Manifest(ctx context.Context, r registry.Request) (*regis
 	if err := b.prove(ctx, r); err != nil {
 		return nil, asRegistryError(err, registry.ManifestUnknown(r.Name, r.Reference, err))
 	}
-	return b.of(r.Name).Manifest(ctx, r)
+	m, err := b.of(r.Name).Manifest(ctx, r)
+	if err == nil && b.bucket != nil {
+		b.bucket.learn(r.Name, m)
+	}
+	return m, err
 }
 
 // Blob implements registry.Backend.
 func (b *repositories) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
 	if err := b.prove(ctx, r); err != nil {
 		return registry.Blob{}, asRegistryError(err, registry.BlobUnknown(r.Digest, err))
+	}
+	if b.bucket != nil && b.bucket.redirects(r) {
+		head := r
+		head.Head = true
+		blob, err := b.of(r.Name).Blob(ctx, head)
+		if err != nil {
+			return registry.Blob{}, err
+		}
+		if blob.Content != nil {
+			_ = blob.Content.Close() // nothing was read
+		}
+		if blob.Redirect, err = b.bucket.url(ctx, r); err == nil {
+			blob.Content = nil
+			return blob, nil
+		}
 	}
 	return b.of(r.Name).Blob(ctx, r)
 }

@@ -20,14 +20,19 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	if err != nil {
 		return err
 	}
-	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true, Prefixes: prefixes})
+	kept, err := newBucket(c)
+	if err != nil {
+		return err
+	}
+	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true, Prefixes: prefixes,
+		Durable: kept.open(), Status: kept.status})
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	b := newBackend(d, c)
+	b := newBackend(d, c, kept)
 	defer b.close()
-	repos, err := openRepositories(d, c, b)
+	repos, err := openRepositories(d, c, b, kept)
 	if err != nil {
 		return err
 	}
