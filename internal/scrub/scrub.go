@@ -250,7 +250,7 @@ func (s *Scrubber) checkAll(ctx context.Context, todo []store.Info) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, store.ErrClosed):
+		case errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrDamaged): // the store, not a blob
 			return err
 		case err == nil:
 			failed = 0

@@ -107,3 +107,25 @@ func TestRepairFromNobody(t *testing.T) {
 		}
 	}
 }
+
+// A seeder signs nothing as the content of a digest that is not: peers would
+// not look at it again.
+func TestRottenIsNotSigned(t *testing.T) {
+	w := newWorld(t)
+	s := w.seeder()
+	content := random(3 * mib)
+	d := digest.FromBytes(content)
+	path := filepath.Join(w.t.TempDir(), "upload")
+	rotten := append([]byte{^content[0]}, content[1:]...)
+	w.must(os.WriteFile(path, rotten, 0o600))
+	w.must(s.st.Adopt(d, path, store.Meta{}))
+	s.Share(d)
+	w.until("it is found", func() bool {
+		in, err := s.st.Stat(d)
+		return err == nil && in.Damaged && in.Kept && in.Have == 0
+	})
+	b, err := s.st.Blob(d)
+	w.must(err)
+	defer b.Release()
+	w.until("nothing is signed", func() bool { return s.find(d) == nil && len(b.Runs()) == 0 })
+}

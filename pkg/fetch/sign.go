@@ -1,7 +1,10 @@
 package fetch
 
 import (
+	"errors"
 	"slices"
+
+	"github.com/opencontainers/go-digest"
 
 	"go.uber.org/zap"
 
@@ -102,6 +105,10 @@ func (s *swarm) signStored() {
 		err := s.hashStored()
 		s.post(func() {
 			s.signing = false
+			if errors.As(err, new(*CorruptError)) {
+				s.rotten()
+				return
+			}
 			if err != nil {
 				s.log.Warn("cannot hash a stored blob", zap.Error(err))
 				return
@@ -113,24 +120,47 @@ func (s *swarm) signStored() {
 	}()
 }
 
-// hashStored reads every piece whose hash is not known.
+// hashStored reads every piece, hashes those whose hash is not known, and
+// compares the digest of the whole: nobody who trusts a final list does so again.
 func (s *swarm) hashStored() error {
 	buf := getBuffer(int(s.geom.PieceSize()))
 	defer putBuffer(buf)
+	whole := s.digest.Algorithm().Hash()
 	for i := range s.geom.Count() {
-		if _, known := s.hashes.get(i); known {
-			continue
-		}
 		p, err := s.blob.ReadPiece(i, *buf)
 		if err != nil {
 			return err
+		}
+		whole.Write(p)
+		if _, known := s.hashes.get(i); known {
+			continue
 		}
 		h := piece.Sum(p)
 		if !s.post(func() { s.fetched(i, h) }) {
 			return ErrStopped
 		}
 	}
+	if digest.NewDigest(s.digest.Algorithm(), whole) != s.digest {
+		return &CorruptError{Digest: s.digest}
+	}
 	return nil
+}
+
+// rotten ends the swarm of a stored blob that is not what its digest says: what
+// was signed of it is taken back, and the store looks at it for itself.
+func (s *swarm) rotten() {
+	s.revoke()
+	s.e.giver.blobDown(s)
+	s.hashes.init(s.digest, s.geom)
+	s.pending, s.stop = nil, true
+	if err := s.blob.SetRuns(nil); err != nil {
+		s.log.Warn("cannot drop the hashes of a damaged blob", zap.Error(err))
+	}
+	s.wg.Go(func() {
+		if _, err := s.e.o.Store.Check(s.digest, func(int) error { return nil }); err != nil {
+			s.log.Error("a stored blob is damaged", zap.Error(err))
+		}
+	})
 }
 
 // givable is what this host gives: a seeder only what it has signed, since

@@ -353,3 +353,36 @@ func TestWrongSizeGivesWay(t *testing.T) {
 		})
 	}
 }
+
+// TestDamagedWithoutPart: a blob that was set aside is not forgotten where power
+// was lost before the files of the partial one reached the disk.
+func TestDamagedWithoutPart(t *testing.T) {
+	dir := t.TempDir()
+	s := signed(t, dir)
+	f := crashFixture(9060, 2*piece.MinSize)
+	whole(t, s, f, true)
+	rot(t, blobFile(dir, f.digest, "data"), 5)
+	if _, err := s.Check(f.digest, atOnce); !errors.Is(err, store.ErrDamaged) {
+		t.Fatalf("error is %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"data.part", "pieces"} {
+		if err := os.Remove(blobFile(dir, f.digest, name)); err != nil {
+			t.Fatal(err)
+		}
+		s = signed(t, dir)
+		if in, err := s.Stat(f.digest); err != nil || !in.Damaged || !in.Kept || in.Have != 0 {
+			t.Errorf("without %s: %+v: %v", name, in, err)
+		}
+		if err := errors.Join(s.Accounts(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = signed(t, dir)
+	if err := s.Put(f.digest, f.content, store.Meta{}); err != nil {
+		t.Fatal(err)
+	}
+	mustHave(t, s, f)
+}

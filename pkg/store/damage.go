@@ -201,3 +201,20 @@ func (s *Store) setAsideUnread(dir string, g piece.Geometry) error {
 	}
 	return nil
 }
+
+// remakePart makes the partial content of a blob that was set aside, where power
+// was lost before that reached the disk: what is kept is not to be forgotten.
+func remakePart(dir string, g piece.Geometry) error {
+	damaged, err := loadDamaged(dir)
+	if !damaged || err != nil {
+		return err
+	}
+	part := filepath.Join(dir, partName)
+	if _, err := os.Lstat(part); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, piecesName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return makeSparse(part, g.Size())
+}

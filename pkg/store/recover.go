@@ -37,6 +37,11 @@ func (s *Store) loadBlob(d digest.Digest, dir string, trusted bool) (*state, err
 		}
 		err = fs.ErrNotExist
 	}
+	if errors.Is(err, fs.ErrNotExist) && m != nil {
+		if err := remakePart(dir, m.g); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case err == nil:
 		st, err = s.loadComplete(d, dir, m, fi.Size())
