@@ -3,19 +3,19 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/samara-p2p/samara/internal/authorities"
 )
 
 // IntroductionPath is where a seeder's registry API serves its Introduction.
@@ -77,16 +77,9 @@ const introductionTimeout = 5 * time.Second
 func IntroductionClient(caFile string) (*http.Client, error) {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if caFile != "" {
-		content, err := os.ReadFile(caFile)
+		pool, err := authorities.Besides(caFile)
 		if err != nil {
 			return nil, err
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(content) {
-			return nil, fmt.Errorf("%s: holds no certificate in PEM", caFile)
 		}
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/samara-p2p/samara/internal/authorities"
 	"github.com/samara-p2p/samara/pkg/auth"
 )
 
@@ -163,15 +164,9 @@ func (e *Endpoint) checkFiles() error {
 	if e.CA == "" {
 		return nil
 	}
-	pem, err := os.ReadFile(e.CA)
-	if err != nil {
-		return err
-	}
-	if e.roots, err = x509.SystemCertPool(); err != nil {
-		e.roots = x509.NewCertPool()
-	}
-	if !e.roots.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("ca: %s has no certificate", e.CA)
+	var err error
+	if e.roots, err = authorities.Besides(e.CA); err != nil {
+		return fmt.Errorf("ca: %w", err)
 	}
 	return nil
 }

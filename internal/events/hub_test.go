@@ -368,7 +368,7 @@ func TestReadEndpoints(t *testing.T) {
 		"- {name: ci, url: 'https://ci.test', queue: -1}":                                                         "queue",
 		"- {name: ci, url: 'https://ci.test', batch: 100000}":                                                     "batch",
 		"- {name: ci, url: 'https://ci.test'}\n- {name: ci, url: 'https://ci.test'}":                              "before",
-		"- {name: ci, url: 'https://ci.test', ca: " + file + "}":                                                  "has no certificate",
+		"- {name: ci, url: 'https://ci.test', ca: " + file + "}":                                                  "holds no certificate",
 		"- {name: ci, url: 'https://ci.test', max-age: 1s}":                                                       "max-age",
 		"- {name: a, url: 'https://a.test', kinds: [blob]}\n- {name: b, url: 'http://b.test', actions: [delete]}": "",
 	} {

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/crypto/acme"
 	"golang.org/x/crypto/acme/autocert"
 	"golang.org/x/time/rate"
+
+	"github.com/samara-p2p/samara/internal/authorities"
 )
 
 const (
@@ -61,7 +63,7 @@ func NewACME(o ACMEOptions) (*ACME, error) {
 	}
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if o.CA != "" {
-		pool, err := readPool(o.CA)
+		pool, err := authorities.Besides(o.CA)
 		if err != nil {
 			return nil, err
 		}

@@ -2,8 +2,6 @@ package front
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -12,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
+
+	"github.com/samara-p2p/samara/internal/authorities"
 )
 
 // lookForChange is how often at most files are looked at.
@@ -157,7 +157,7 @@ func (t *TLS) load() (*tls.Config, time.Time, error) {
 	c := base()
 	c.Certificates = []tls.Certificate{cert}
 	if t.o.ClientCA != "" {
-		if c.ClientCAs, err = readPool(t.o.ClientCA); err != nil {
+		if c.ClientCAs, err = authorities.Read(t.o.ClientCA); err != nil {
 			return nil, time.Time{}, err
 		}
 		c.ClientAuth = tls.VerifyClientCertIfGiven
@@ -167,17 +167,3 @@ func (t *TLS) load() (*tls.Config, time.Time, error) {
 	}
 	return c, cert.Leaf.NotAfter, nil
 }
-
-func readPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: %w", file, errNoCertificate)
-	}
-	return pool, nil
-}
-
-var errNoCertificate = errors.New("holds no certificate in PEM")

@@ -18,6 +18,8 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"github.com/samara-p2p/samara/internal/authorities"
 )
 
 const (
@@ -52,7 +54,7 @@ type issuer struct {
 func newIssuer(c issuerConfig, log *zap.Logger, now func() time.Time) (*issuer, error) {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if c.CA != "" {
-		pool, err := readAuthorities(c.CA)
+		pool, err := authorities.Besides(c.CA)
 		if err != nil {
 			return nil, err
 		}

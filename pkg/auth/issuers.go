@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/samara-p2p/samara/internal/authorities"
 )
 
 // algorithms are those that an issuer may sign with. None has a secret that we
@@ -131,7 +133,7 @@ func (c *issuerConfig) check() error {
 		}
 	}
 	if c.CA != "" {
-		if _, err := readAuthorities(c.CA); err != nil {
+		if _, err := authorities.Besides(c.CA); err != nil {
 			return err
 		}
 	}
@@ -204,19 +206,4 @@ func readKeys(file string) ([]any, error) {
 		return nil, fmt.Errorf("%s: holds no public key in PEM", file)
 	}
 	return keys, nil
-}
-
-func readAuthorities(file string) (*x509.CertPool, error) {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(content) {
-		return nil, fmt.Errorf("%s: holds no certificate in PEM", file)
-	}
-	return pool, nil
 }

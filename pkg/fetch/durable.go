@@ -15,7 +15,8 @@ type Durable interface {
 	// Only tells whether content of a source is here and at no upstream.
 	Only(src Source) bool
 	// Blob opens n bytes from off on; n < 0 means to the end. ErrNotFound says
-	// that it is not here.
+	// that it is not here, or here as that of other sources only: who asks may
+	// have this source, and knowing a digest is no permission.
 	Blob(ctx context.Context, src Source, d digest.Digest, off, n int64) (BlobReader, error)
 	// Fetched is told of content that the store holds whole and that came from
 	// its upstream. It does not block.
