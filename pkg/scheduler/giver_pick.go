@@ -74,10 +74,10 @@ const (
 // chooseAny picks for an ask of any of many pieces: those with the fewest
 // known copies, in order where those tie.
 func (g *Giver) chooseAny(a *ask) ([]int, verdict) {
-	b := a.blob
+	b, turn := a.blob, g.turn(a)
 	a.spare = false
 	if b.freshN > 0 {
-		if give := b.firstOf(a, b.fresh); give != nil {
+		if give := b.firstOf(a, b.fresh, turn); give != nil {
 			return give, verdictGive
 		}
 	}
@@ -100,7 +100,7 @@ func (g *Giver) chooseAny(a *ask) ([]int, verdict) {
 		}
 		a.spare = true
 	}
-	if give := b.leastCopied(a); give != nil {
+	if give := b.leastCopied(a, turn); give != nil {
 		return give, verdictGive
 	}
 	// It was sent all of it, or is being sent it.
@@ -117,15 +117,29 @@ func (b *gblob) lacks(s set) bool {
 	return false
 }
 
-// firstOf returns the first pieces of from that a wants, up to its Max.
-func (b *gblob) firstOf(a *ask, from set) []int {
+// turnBytes is what a peer is given at a time while others wait: one that got
+// sixteen new pieces in one go would be the only one to have any.
+const turnBytes = 1 << 20
+
+// turn is how many pieces an ask for any of them may get now.
+func (g *Giver) turn(a *ask) int {
+	for _, o := range g.waiting {
+		if o.any != nil && o.peer.id != a.peer.id {
+			return min(a.max, max(1, int(turnBytes/a.blob.geo.PieceSize())))
+		}
+	}
+	return a.max
+}
+
+// firstOf returns the first pieces of from that a wants, up to limit.
+func (b *gblob) firstOf(a *ask, from set, limit int) []int {
 	var give []int
 	for w := range from {
 		for x := from[w] & a.any[w]; x != 0; {
 			z := bits.LeadingZeros64(x)
 			x &^= 1 << (63 - z)
 			give = append(give, w<<6+z)
-			if len(give) == a.max {
+			if len(give) == limit {
 				return give
 			}
 		}
@@ -134,8 +148,8 @@ func (b *gblob) firstOf(a *ask, from set) []int {
 }
 
 // leastCopied returns the pieces with the fewest copies that a wants and has
-// not been sent, up to its Max.
-func (b *gblob) leastCopied(a *ask) []int {
+// not been sent, up to limit.
+func (b *gblob) leastCopied(a *ask, limit int) []int {
 	least := uint16(1<<16 - 1)
 	var give []int
 	for w := range a.any {
@@ -146,7 +160,7 @@ func (b *gblob) leastCopied(a *ask) []int {
 			switch c := b.copies[i]; {
 			case c < least:
 				least, give = c, append(give[:0], i)
-			case c == least && len(give) < a.max:
+			case c == least && len(give) < limit:
 				give = append(give, i)
 			}
 		}

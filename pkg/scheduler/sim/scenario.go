@@ -41,6 +41,7 @@ func Scenarios() []Scenario {
 		{"asymmetric", "8 hosts of 100 down, 20 up, the seeder at 1 Gbit/s", Config{Hosts: 8, SeederLink: Symmetric(1000),
 			Link: Link{Up: 20 * Mbit, Down: 100 * Mbit}}},
 		{"fast", "8 hosts at 10 Gbit/s, 2 GiB", Config{Hosts: 8, Link: Symmetric(10000), Blobs: []int64{2 << 30}, Quantum: 100 * time.Microsecond}},
+		{"burst-32-1g", "32 hosts of 1 Gbit/s", Config{Hosts: 32, Link: Symmetric(1000)}},
 		{"layers", "8 hosts of 50 Mbit/s, nine layers of 512 KiB to 120 MiB", slowLinks(50, Config{Hosts: 8, Blobs: layers()})},
 		{"mixed", "16 hosts, 40 layers of 1 KiB to 150 MiB", Config{Hosts: 16, Blobs: mixed()}},
 		{"three-blobs", "8 hosts, three blobs of 80 MiB at once", Config{Hosts: 8, Blobs: []int64{80 * MiB, 80 * MiB, 80 * MiB}}},

@@ -35,6 +35,7 @@ var targets = map[string]limits{
 	"quarter-slow":       {fast: 1.12, seeder: 1.05},
 	"asymmetric":         {ratio: 1.4},
 	"fast":               {ratio: 1.15, seeder: 1.02},
+	"burst-32-1g":        {ratio: 1.1, seeder: 1.02},
 	"mixed":              {ratio: 1.1, seeder: 1.1},
 	"zones":              {ratio: 1.1, seeder: 1.02, cross: 1.05},
 	"staggered":          {alone: 1.13, seeder: 1.05},
