@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 
 	"github.com/samara-p2p/samara/internal/scrub"
@@ -24,13 +25,14 @@ func (d *Daemon) startScrub() error {
 	}
 	d.atClose(s.Close)
 	d.scrub.Store(s)
+	d.Admin.Handle("POST /v1/scrub", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !s.Now() {
+			http.Error(w, "a round is under way; repairs that wait are tried now", http.StatusConflict)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
 	return nil
-}
-
-// ScrubNow begins to check all content; false where that is under way.
-func (d *Daemon) ScrubNow() bool {
-	s := d.scrub.Load()
-	return s != nil && s.Now()
 }
 
 // repair fetches a damaged blob again: from each source that is known, then

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -46,7 +45,7 @@ func (b *bench) rot(d digest.Digest) {
 // soon; what was pushed is 404 until it is pushed again.
 func TestScrub(t *testing.T) {
 	b := newBench(t, func(c *config.Seeder) {
-		c.LocalRepositories, c.ScrubEvery = []string{"team"}, 300*time.Millisecond
+		c.LocalRepositories, c.ScrubEvery = []string{"team"}, 0
 		c.Allow = []string{"anyone pull+push **"}
 	})
 	img := b.up.AddImage("lab/app", "v1", 1000, 2*mib)
@@ -70,6 +69,9 @@ func TestScrub(t *testing.T) {
 	rotten := []digest.Digest{img.Digest, img.Layers[0], img.Layers[1], d}
 	for _, d := range rotten {
 		b.rot(d)
+	}
+	if r, err := daemontest.Do(t.Context(), "POST", b.Admin+"/v1/scrub"); err != nil || r.Status != 202 {
+		t.Fatalf("%+v, %v", r, err)
 	}
 	b.Until("only what was pushed is damaged", func() error {
 		st := b.Status()
