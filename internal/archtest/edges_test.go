@@ -118,10 +118,11 @@ var edges = map[string]map[string]string{
 		"pkg/store":    "reads content beside a seeder, and fills a new store",
 	},
 	"internal/transfer": {
-		"internal/local": "a seeder's own repositories are one place to move to",
-		"pkg/registry":   "names, manifests and what they name",
-		"pkg/store":      "what a seeder holds is one place to move from",
-		"pkg/upstream":   "pulls from registries",
+		"internal/backup": "does not work on what a restore has not finished",
+		"internal/local":  "a seeder's own repositories are one place to move to",
+		"pkg/registry":    "names, manifests and what they name",
+		"pkg/store":       "what a seeder holds is one place to move from",
+		"pkg/upstream":    "pulls from registries",
 	},
 	"internal/durable": {
 		"pkg/fetch":       "what is kept is read and copied in its words",
@@ -139,6 +140,7 @@ var edges = map[string]map[string]string{
 	},
 	"internal/daemon": {
 		"internal/authorities": "by whom a seeder is certified",
+		"internal/backup":      "does not start on what a restore has not finished",
 		"internal/config":      "what to start",
 		"internal/obs":         "logs, metrics, the admin server",
 		"internal/scrub":       "has the store checked",

@@ -128,10 +128,7 @@ func checkPlaces(o Options) error {
 	if err := checkData(o.Data); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(o.Data, UnfinishedName)); err == nil {
-		return unfinished(o.Data)
-	}
-	return nil
+	return Finished(o.Data)
 }
 
 // checkData refuses what is no data directory.

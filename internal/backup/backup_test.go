@@ -8,18 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
 	"github.com/samara-p2p/samara/pkg/store/storetest"
@@ -433,27 +434,48 @@ func TestHostileSnapshot(t *testing.T) {
 	}
 }
 
-// While images are pushed, tags moved, and what is old deleted and collected at
-// once, every snapshot has of each tag all that it means, and lacks no tag that
-// was there all the time.
+// While images are pushed, tags moved, what is old deleted, and all that nobody
+// needs collected, every snapshot has of each tag all that it means, and lacks no
+// tag that was there all the time. One repository has its content taken from the
+// store without any grace.
 func TestOnline(t *testing.T) {
-	s := newSeeder(t)
+	begin := time.Now()
+	fast := func() time.Time { return begin.Add(time.Since(begin) * 600) } // leases of minutes end within the test
+	s, err := openSeeder(t.TempDir(), func(o *local.Options) {
+		o.Now, o.Lease, o.TrashPeriod = fast, 5*time.Minute, 10*time.Minute
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
 	dir := t.TempDir()
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	moved := make(chan struct{}, 1000)
-	for k := range 3 {
+	defer wg.Wait()
+	defer stop()
+	const repos = 3
+	moved := make(chan int, 1000)
+	for k := range repos {
 		repo := fmt.Sprint("team/app", k)
 		push := func(i int) (registry.Descriptor, error) {
-			return s.image(repo, "latest", nil, storetest.Content(uint64(k*1_000_000+i), 1000+i%7*20_000))
+			for {
+				d, err := s.image(repo, "latest", nil, storetest.Content(uint64(k*1_000_000+i), 1000+i%7*20_000))
+				var answer *registry.Error
+				if errors.As(err, &answer) && answer.Code == registry.CodeManifestBlobUnknown {
+					continue // it took longer than a lease, and a client would push again
+				}
+				return d, err
+			}
 		}
 		last := must2(t)(push(0))
 		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(1, uint64(k)))
 			for i := 1; ctx.Err() == nil; i++ {
 				next, err := push(i)
-				if err == nil && rng.IntN(4) > 0 {
-					err = s.remove(repo, last.Digest) // latest means the next one by now
+				switch { // latest means the next one by now
+				case err == nil && k == 0:
+					err = s.remove(repo, last.Digest)
+				case err == nil && k == 1:
+					err = s.Delete(ctx, registry.Request{Name: repoName(repo), Reference: last.Digest.String(), Digest: last.Digest}, registry.Condition{})
 				}
 				if err != nil {
 					t.Errorf("%s: %v", repo, err)
@@ -461,16 +483,32 @@ func TestOnline(t *testing.T) {
 				}
 				last = next
 				select {
-				case moved <- struct{}{}:
+				case moved <- k:
 				default:
 				}
 			}
 		})
 	}
-	const snapshots = 6
-	for n := range snapshots {
+	var freed atomic.Int64
+	collect := make(chan struct{}, 1)
+	defer close(collect) // before who reads it is waited for
+	wg.Go(func() {
+		for range collect {
+			r, err := s.Collect(t.Context(), local.CollectOptions{})
+			if err != nil || len(r.Problems) > 0 {
+				t.Errorf("collect: %v, %v", r.Problems, err)
+			}
+			freed.Add(int64(r.Freed.Blobs))
+		}
+	})
+	snapshots := 0
+	for n := 0; n < 4 || freed.Load() == 0 && n < 60; n++ {
 		for range 5 { // something happens between any two
 			<-moved
+		}
+		select {
+		case collect <- struct{}{}:
+		default: // the last one is not done
 		}
 		r := s.backup(t, dir, func(o *Options) { o.Keep = 3 })
 		if len(r.Problems) > 0 {
@@ -481,12 +519,15 @@ func TestOnline(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := restored(to)
-		if err != nil || len(got) != 3 {
+		if err != nil || len(got) != repos {
 			t.Errorf("snapshot %d: %v, %v", n, got, err)
 		}
+		snapshots++
 	}
-	stop()
-	wg.Wait()
+	if freed.Load() == 0 {
+		t.Error("nothing was collected")
+	}
+	t.Logf("%d snapshots, %d blobs collected", snapshots, freed.Load())
 	if c, err := Verify(t.Context(), dir, &Progress{}); err != nil || len(c.Problems) > 0 || len(c.Snapshots) != 3 {
 		t.Errorf("%+v, %v", c, err)
 	}

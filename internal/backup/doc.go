@@ -17,10 +17,10 @@
 //   - A snapshot needs no other one. What is dropped is dropped before the
 //     content that nobody else needs.
 //   - A data directory that a restore has not finished is not one that a seeder
-//     starts on (UnfinishedName).
+//     starts on (Finished).
 //
 // The data directory is only read, as files that are replaced by rename or never
 // written to again; its seeder is not asked, and no lock of it taken.
 //
-// Its caller is internal/cli.
+// Callers: internal/cli; internal/daemon and internal/transfer ask Finished.
 package backup

@@ -32,12 +32,16 @@ type seeder struct {
 	*local.Registry
 }
 
-func openSeeder(dir string) (*seeder, error) {
+func openSeeder(dir string, change ...func(*local.Options)) (*seeder, error) {
 	s, err := store.Open(filepath.Join(dir, "store"), store.Options{})
 	if err != nil {
 		return nil, err
 	}
-	r, err := local.Open(local.Options{Dir: filepath.Join(dir, "registry"), Store: s, Upstream: "local", IsLocal: func(registry.Name) bool { return true }})
+	o := local.Options{Dir: filepath.Join(dir, "registry"), Store: s, Upstream: "local", IsLocal: func(registry.Name) bool { return true }}
+	for _, f := range change {
+		f(&o)
+	}
+	r, err := local.Open(o)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // UnfinishedName is a directory in a data directory that a restore has not
-// finished. No seeder starts there.
+// finished; see Finished.
 const UnfinishedName = ".restoring"
 
 const (
@@ -28,8 +28,16 @@ const (
 	copyName     = "content" // what is being copied
 )
 
-func unfinished(dir string) error {
-	return fmt.Errorf("%s: a restore into this directory was not finished; run `seeder restore` again, or empty the directory", dir)
+// Finished refuses a data directory that a restore has not finished.
+func Finished(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, UnfinishedName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("a restore into this directory was not finished; run `seeder restore` again, or empty the directory")
+	}
+	return fmt.Errorf("%s: %w", dir, err)
 }
 
 // RestoreOptions are those of Restore. Dir and Data are required.

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/samara-p2p/samara/internal/backup"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/obs"
 	"github.com/samara-p2p/samara/internal/scrub"
@@ -124,8 +125,8 @@ func (d *Daemon) openData(context.Context) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return explainData(dir, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, ".restoring")); err == nil { // internal/backup
-		return fmt.Errorf("%s: a restore into this directory was not finished; run `seeder restore` again, or empty the directory", dir)
+	if err := backup.Finished(dir); err != nil {
+		return err
 	}
 	path := filepath.Join(dir, "identity.key")
 	if d.key, err = p2p.LoadOrCreateKey(path); err != nil {

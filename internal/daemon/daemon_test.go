@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/samara-p2p/samara/internal/backup"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
@@ -108,6 +109,20 @@ func TestDataIsLocked(t *testing.T) {
 	again.Data = c.Data
 	if d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: again, Seeder: true}); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("a second daemon on the same data: %v", err)
+		if err == nil {
+			d.Close()
+		}
+	}
+}
+
+// A data directory that a restore has not finished is not started on.
+func TestDataIsHalfRestored(t *testing.T) {
+	c := common(t)
+	if err := os.MkdirAll(filepath.Join(c.Data, backup.UnfinishedName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true}); err == nil || !strings.Contains(err.Error(), "seeder restore") {
+		t.Errorf("%v", err)
 		if err == nil {
 			d.Close()
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/samara-p2p/samara/internal/backup"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
@@ -38,8 +39,8 @@ func OpenDirect(dir string, names *registry.Resolver, o store.Options, open func
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w; --data names the seeder's data directory", err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, ".restoring")); err == nil { // internal/backup
-		return nil, fmt.Errorf("%s: a restore into this directory was not finished; run `seeder restore` again, or empty the directory", dir)
+	if err := backup.Finished(dir); err != nil {
+		return nil, err
 	}
 	fi, err := os.Stat(dir)
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store"
 )
 
 // A directory that Debian's docker-registry wrote is taken in with every digest;
@@ -65,6 +68,56 @@ func TestImportDistribution(t *testing.T) {
 	}
 	if got := fingerprint(t, reg.dir); got != before {
 		t.Errorf("the source has changed:\n%s\nwas\n%s", got, before)
+	}
+}
+
+// What was linked and is damaged on the disk is set aside and had again in
+// another file: the source is not written to, not even to mend it.
+func TestLinkedIsNotMended(t *testing.T) {
+	reg := startDockerRegistry(t)
+	img := image(t, 1)
+	d := reg.push("app:v1", img)
+	src, err := OpenDistribution(reg.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := newDirect(t, t.TempDir())
+	if r := copyAll(t, src, to, items(t, src)); r.BlobsLinked == 0 {
+		t.Fatalf("%+v", r)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := layers[0].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := layers[0].Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := change(t, src.root, img, func(b []byte) []byte { b[0] ^= 1; return b }); err != nil { // in place: both have it
+		t.Fatal(err)
+	}
+	damaged := fingerprint(t, reg.dir)
+	desc := registry.Descriptor{Digest: digest.Digest(h.String()), Size: size}
+	if _, err := to.store.Check(desc.Digest, func(int) error { return nil }); !errors.Is(err, store.ErrDamaged) {
+		t.Fatal(err)
+	}
+	if there, err := to.Mount(t.Context(), "moved/app", desc); there || err != nil {
+		t.Errorf("it is damaged: %v, %v", there, err)
+	}
+	_, err = to.PutBlob(t.Context(), "moved/app", desc, func() (Content, error) {
+		r, err := layers[0].Compressed()
+		return Content{ReadCloser: r}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete(t, to, "moved/app", "v1", d)
+	if got := fingerprint(t, reg.dir); got != damaged {
+		t.Error("the source was written to")
 	}
 }
 
