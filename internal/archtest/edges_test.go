@@ -74,6 +74,13 @@ var edges = map[string]map[string]string{
 		"internal/audit":       "tells it what was done and what was refused",
 		"pkg/registry":         "reads paths and answers as the handler behind it does",
 	},
+	"internal/admin": {
+		"internal/audit":  "tells it who did what",
+		"internal/events": "shows how endpoints do",
+		"internal/local":  "collects, restores, empties the trash",
+		"internal/status": "shows how upstreams do",
+		"pkg/registry":    "platforms and errors",
+	},
 	"internal/events": {
 		"internal/authorities": "by whom endpoints are certified",
 		"pkg/auth":             "repositories of endpoints are written as in rules",
@@ -86,6 +93,7 @@ var edges = map[string]map[string]string{
 		"pkg/registry":         "a limit is answered as the registry answers",
 	},
 	"internal/cli": {
+		"internal/admin":    "calls a running seeder",
 		"internal/audit":    "checks an audit log",
 		"internal/backup":   "saves and restores",
 		"internal/config":   "commands check and print it",
@@ -169,6 +177,7 @@ var edges = map[string]map[string]string{
 		"pkg/objectstore":    "opens it",
 		"internal/audit":     "who did what",
 		"internal/accesslog": "who asked for what",
+		"internal/admin":     "what operators ask for",
 		"internal/events":    "tells endpoints what clients did",
 		"internal/front":     "TLS, proxies and limits",
 		"pkg/auth":           "who may do what",
@@ -176,6 +185,7 @@ var edges = map[string]map[string]string{
 		"internal/daemon":    "what both daemons start with",
 		"internal/local":     "the repositories that are pushed to",
 		"internal/metadata":  "tags and manifests",
+		"internal/status":    "what the admin API shows of upstreams",
 		"pkg/fetch":          "gets and gives blobs",
 		"pkg/p2p":            "introduces itself to peers",
 		"pkg/registry":       "speaks to clients",

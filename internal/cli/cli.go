@@ -35,6 +35,7 @@ upstream once and hands pieces of it to the peerd on every host.`)
 	newLoader := func() *config.Loader { _, l := config.NewSeeder(); return l }
 	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newImport(), newExport(),
 		newBackup(), newRestore(), newVerify(), newVersion("seeder"))
+	root.AddCommand(operate()...)
 	return root
 }
 

@@ -16,7 +16,7 @@ func (c *Seeder) problems() []Problem {
 
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem {
-	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.Security.ruleWarnings(c.registries()), c.localWarnings(c.Ruled()),
+	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.Security.ruleWarnings(c.registries()), c.localWarnings(c.Ruled()), c.operateWarnings(),
 		c.spaceWarnings(c.LocalRepositories), c.objectStoreWarnings(c.Quota))
 }
 

@@ -1,8 +1,11 @@
 package metadata
 
 import (
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/samara-p2p/samara/pkg/registry"
 )
 
 // maxAbsent bounds the questions that are remembered as answered with 404.
@@ -34,6 +37,18 @@ func (a *absent) get(key string, now time.Time) error {
 		return nil
 	}
 	return x.err
+}
+
+// forget drops what is remembered of a repository.
+func (a *absent) forget(n registry.Name) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k := range a.until {
+		_, of, _ := strings.Cut(k, " ") // see shared
+		if rest, ok := strings.CutPrefix(of, n.String()); ok && (rest == "" || strings.ContainsRune("@: ", rune(rest[0]))) {
+			delete(a.until, k)
+		}
+	}
 }
 
 func (a *absent) put(key string, err error, now time.Time, ttl time.Duration) {

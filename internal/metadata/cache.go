@@ -207,6 +207,9 @@ func (c *Cache) byTag(ctx context.Context, n registry.Name, tag string) (*regist
 	return m, err
 }
 
+// Forget drops the memory of what a repository does not have.
+func (c *Cache) Forget(n registry.Name) { c.absent.forget(n) }
+
 func (c *Cache) forget(n registry.Name, tag string) {
 	if err := c.o.Tags.Delete(n, tag); err != nil {
 		c.log.Warn("cannot forget a tag", zap.Stringer("repository", n), zap.String("tag", tag), zap.Error(err))

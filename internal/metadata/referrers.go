@@ -49,6 +49,9 @@ func NewReferrers(o Options) *Referrers {
 // Close ends questions under way and waits for them.
 func (r *Referrers) Close() { r.c.Close() }
 
+// Forget is as Cache.Forget.
+func (r *Referrers) Forget(n registry.Name) { r.c.Forget(n) }
+
 // List returns what refers to the manifest that a request names by digest. The
 // error is as Cache.Manifest's.
 func (r *Referrers) List(ctx context.Context, req registry.Request) ([]registry.Descriptor, error) {

@@ -70,17 +70,19 @@ func TestRules(t *testing.T) {
 
 func TestParseRuleSaysWhatIsWrong(t *testing.T) {
 	for rule, want := range map[string]string{
-		"":                            "want WHO ACTIONS PATTERN",
-		"anyone pull":                 "want WHO ACTIONS PATTERN",
-		"everybody pull **":           `"everybody" is nobody`,
-		"anyone:x pull **":            "takes no name",
-		"user: pull **":               "want user:NAME",
-		"anyone read **":              `"read" is not made of`,
-		"anyone pull,push **":         "joined by '+'",
-		"anyone pull Team/App":        "is no pattern",
-		"claim:repository=x pull **":  "want claim:ISSUER:NAME=VALUE",
-		"claim:gh:repository pull a":  "want claim:ISSUER:NAME=VALUE",
-		"claim:gh:repository= pull *": "want claim:ISSUER:NAME=VALUE",
+		"":                             "want WHO ACTIONS PATTERN",
+		"anyone pull":                  "want WHO ACTIONS PATTERN",
+		"everybody pull **":            `"everybody" is nobody`,
+		"anyone:x pull **":             "takes no name",
+		"user: pull **":                "want user:NAME",
+		"anyone read **":               `"read" is not made of`,
+		"anyone pull,push **":          "joined by '+'",
+		"anyone pull Team/App":         "is no pattern",
+		"user:ops admin local/team/**": "its pattern is **",
+		"user:ops pull+admin local/**": "its pattern is **",
+		"claim:repository=x pull **":   "want claim:ISSUER:NAME=VALUE",
+		"claim:gh:repository pull a":   "want claim:ISSUER:NAME=VALUE",
+		"claim:gh:repository= pull *":  "want claim:ISSUER:NAME=VALUE",
 	} {
 		if _, err := ParseRule(rule); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", rule, err, want)

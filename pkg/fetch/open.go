@@ -170,9 +170,7 @@ func (e *Engine) create(w Want) (*store.Blob, error) {
 func (e *Engine) Shed() bool {
 	var ending []*swarm
 	for _, s := range e.all() {
-		idle := make(chan bool, 1)
-		no := func() { idle <- false }
-		if s.postOr(func() { s.stop = s.stop || s.idle(); idle <- s.stop }, no) && <-idle {
+		if s.endIdle() {
 			ending = append(ending, s)
 		}
 	}
@@ -180,6 +178,32 @@ func (e *Engine) Shed() bool {
 		<-s.done
 	}
 	return len(ending) > 0
+}
+
+// endIdle ends a swarm that nobody uses, soon (s.done); false where somebody does.
+func (s *swarm) endIdle() bool {
+	idle := make(chan bool, 1)
+	no := func() { idle <- false }
+	return s.postOr(func() { s.stop = s.stop || s.idle(); idle <- s.stop }, no) && <-idle
+}
+
+// Drop removes a blob from the store, so that it is fetched anew; false where it
+// is being fetched, read or asked for. Errors: ErrStopped, or the store's.
+func (e *Engine) Drop(d digest.Digest) (bool, error) {
+	s, err := e.live(d)
+	if err != nil {
+		return false, err
+	}
+	if s != nil {
+		if !s.endIdle() {
+			return false, nil
+		}
+		<-s.done
+	}
+	if err := e.o.Store.Delete(d); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return false, err
+	}
+	return true, nil
 }
 
 // live returns the swarm of d, nil where there is none, or ErrStopped.

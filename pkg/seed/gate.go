@@ -26,6 +26,7 @@ type gate struct {
 	audit   *audit.Log     // nil: none
 	access  *accesslog.Log // nil: none
 	c       config.Security
+	admin   http.Handler // nil until there is one
 }
 
 // openGate makes the gate, and makes d speak TLS where that is configured.
@@ -109,12 +110,15 @@ func (g *gate) secure(d *daemon.Daemon, data string) error {
 func (g *gate) wrap(api, introduce http.Handler) http.Handler {
 	guarded := g.guard.Wrap(g.limits.Uploads(uploader, api))
 	tokens := g.guard.TokenHandler()
+	administrate := g.guard.Admin(g.admin)
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case daemon.IntroductionPath:
+		switch {
+		case r.URL.Path == daemon.IntroductionPath:
 			introduce.ServeHTTP(w, r)
-		case auth.TokenPath:
+		case r.URL.Path == auth.TokenPath:
 			tokens.ServeHTTP(w, r)
+		case isAdmin(r.URL.Path):
+			administrate.ServeHTTP(w, r)
 		default:
 			guarded.ServeHTTP(w, r)
 		}

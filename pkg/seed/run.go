@@ -54,6 +54,12 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 		return err
 	}
 	defer g.close()
+	admin, err := openAdmin(ctx, d, c, &administrator{d: d, up: b, local: repos.local, hub: hub, localName: localName(c)}, g)
+	if err != nil {
+		return err
+	}
+	defer admin.close()
+	g.admin = admin.server
 	return d.Serve(ctx, g.wrap(api, daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) })))
 }
 
