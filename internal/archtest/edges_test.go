@@ -185,7 +185,6 @@ var edges = map[string]map[string]string{
 		"internal/daemon":    "what both daemons start with",
 		"internal/local":     "the repositories that are pushed to",
 		"internal/metadata":  "tags and manifests",
-		"internal/status":    "what the admin API shows of upstreams",
 		"pkg/fetch":          "gets and gives blobs",
 		"pkg/p2p":            "introduces itself to peers",
 		"pkg/registry":       "speaks to clients",

@@ -91,7 +91,7 @@ func TestLocalBesideProxied(t *testing.T) {
 // proxied one, unless the upstream has it, too.
 func TestPushedIsNotProxied(t *testing.T) {
 	b := newBench(t, func(c *config.Seeder) {
-		c.LocalRepositories, c.Allow = []string{"team"}, []string{"anyone pull+push **"}
+		c.LocalRepositories, c.Allow = []string{"team"}, []string{"anyone pull+push+delete **"}
 	})
 	img := b.up.AddImage("lab/app", "v1", 1000, 2*mib)
 	push := func(content []byte) digest.Digest {
