@@ -41,20 +41,7 @@ func main() {
 	flag.BoolVar(&o.fill, "fill", true, "keep processors busy that would idle: they may be threads of one core")
 	flag.Parse()
 	rep := report.New("bench-data")
-	err := run(context.Background(), o, rep)
-	if len(rep.Rows) > 0 {
-		rep.WriteTable(os.Stdout)
-	}
-	if err == nil && o.json != "" {
-		err = rep.WriteJSON(o.json)
-	}
-	switch {
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "bench-data:", err)
-		os.Exit(2)
-	case rep.Failed() > 0:
-		os.Exit(1)
-	}
+	os.Exit(rep.Finish(os.Stdout, os.Stderr, o.json, run(context.Background(), o, rep)))
 }
 
 type options struct {

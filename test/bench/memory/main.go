@@ -79,30 +79,26 @@ func main() {
 	jsonPath := flag.String("json", "", "write the report to this file")
 	flag.Parse()
 	b.size = int64(*gibs * gib)
-	status, err := b.main(context.Background(), *pattern, *jsonPath)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-memory:", err)
-	}
-	os.Exit(status)
+	b.rep = report.New("bench-memory")
+	os.Exit(b.rep.Finish(os.Stdout, os.Stderr, *jsonPath, b.main(context.Background(), *pattern)))
 }
 
-func (b *bench) main(ctx context.Context, pattern, jsonPath string) (int, error) {
+func (b *bench) main(ctx context.Context, pattern string) error {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
-		return 2, fmt.Errorf("--run: %w", err)
+		return fmt.Errorf("--run: %w", err)
 	}
 	if err := lab.Missing(); err != nil {
-		return 2, err
+		return err
 	}
 	dir, err := lab.TempDir("", "bin")
 	if err != nil {
-		return 2, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	if b.bin, err = lab.Build(ctx, dir); err != nil {
-		return 2, err
+		return err
 	}
-	b.rep = report.New("bench-memory")
 	for _, s := range []scenario{
 		{"idle", fmt.Sprintf("peerd idle in a swarm of %d peers", b.peers), 96, (*bench).idle},
 		{"move", fmt.Sprintf("peerd moves a blob of %.3g GiB", float64(b.size)/gib), 160, (*bench).move},
@@ -110,21 +106,11 @@ func (b *bench) main(ctx context.Context, pattern, jsonPath string) (int, error)
 	} {
 		if re.MatchString(s.name) {
 			if err := b.measure(ctx, s); err != nil {
-				return 2, fmt.Errorf("%s: %w", s.name, err)
+				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
 	}
-	fmt.Println()
-	b.rep.WriteTable(os.Stdout)
-	if jsonPath != "" {
-		if err := b.rep.WriteJSON(jsonPath); err != nil {
-			return 2, err
-		}
-	}
-	if b.rep.Failed() > 0 {
-		return 1, nil
-	}
-	return 0, nil
+	return nil
 }
 
 // measure runs a scenario and judges the most memory it took: of an idle

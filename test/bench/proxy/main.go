@@ -53,27 +53,23 @@ func main() {
 	jsonPath := flag.String("json", "", "write the report to this file")
 	flag.Parse()
 	b.size = *size * mib
-	status, err := b.main(context.Background(), *pattern, *jsonPath)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-proxy:", err)
-	}
-	os.Exit(status)
+	b.rep = report.New("bench-proxy")
+	os.Exit(b.rep.Finish(os.Stdout, os.Stderr, *jsonPath, b.main(context.Background(), *pattern)))
 }
 
-func (b *bench) main(ctx context.Context, pattern, jsonPath string) (int, error) {
+func (b *bench) main(ctx context.Context, pattern string) error {
 	re, err := regexp.Compile(pattern)
 	if err != nil {
-		return 2, fmt.Errorf("--run: %w", err)
+		return fmt.Errorf("--run: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "samara-proxy-")
 	if err != nil {
-		return 2, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	if b.bin, err = lab.Build(ctx, dir); err != nil {
-		return 2, err
+		return err
 	}
-	b.rep = report.New("bench-proxy")
 	for _, s := range []struct {
 		name string
 		run  func(*bench, context.Context, *world) error
@@ -90,20 +86,10 @@ func (b *bench) main(ctx context.Context, pattern, jsonPath string) (int, error)
 			continue
 		}
 		if err := b.scenario(ctx, s.name, s.run); err != nil {
-			return 2, fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	fmt.Println()
-	b.rep.WriteTable(os.Stdout)
-	if jsonPath != "" {
-		if err := b.rep.WriteJSON(jsonPath); err != nil {
-			return 2, err
-		}
-	}
-	if b.rep.Failed() > 0 {
-		return 1, nil
-	}
-	return 0, nil
+	return nil
 }
 
 // scenario runs one with an upstream and a seeder of its own.

@@ -50,20 +50,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "write the report to this file")
 	flag.Parse()
 	rep := report.New("bench-push")
-	err := run(context.Background(), o, rep)
-	if len(rep.Rows) > 0 {
-		rep.WriteTable(os.Stdout)
-	}
-	if err == nil && o.json != "" {
-		err = rep.WriteJSON(o.json)
-	}
-	switch {
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "bench-push:", err)
-		os.Exit(2)
-	case rep.Failed() > 0:
-		os.Exit(1)
-	}
+	os.Exit(rep.Finish(os.Stdout, os.Stderr, o.json, run(context.Background(), o, rep)))
 }
 
 func run(ctx context.Context, o options, rep *report.Report) error {

@@ -87,6 +87,27 @@ func (r *Report) WriteJSON(path string) error {
 	return nil
 }
 
+// Finish prints the table to out and writes the JSON file, where path names one;
+// err is why measuring stopped, and goes to errs. It returns the program's exit
+// status: 2 when it could not measure, 1 when a target was missed, else 0.
+func (r *Report) Finish(out, errs io.Writer, path string, err error) int {
+	if len(r.Rows) > 0 {
+		fmt.Fprintln(out)
+		r.WriteTable(out)
+	}
+	if err == nil && path != "" {
+		err = r.WriteJSON(path)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(errs, "%s: %v\n", r.Tool, err)
+		return 2
+	case r.Failed() > 0:
+		return 1
+	}
+	return 0
+}
+
 // ReadJSON reads what WriteJSON wrote; Details come as maps and slices.
 func ReadJSON(path string) (*Report, error) {
 	b, err := os.ReadFile(path)

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"math"
 	"path/filepath"
 	"strings"
@@ -94,6 +95,28 @@ func TestFigure(t *testing.T) {
 	for want, x := range map[string]float64{"1.003": 1.0031, "33.0": 33.02, "1234": 1234.4, "0.00123": 0.001234, "0.000": 0, "-": math.NaN(), "-2.500": -2.5} {
 		if got := figure(x); got != want {
 			t.Errorf("figure(%v) = %s, want %s", x, got, want)
+		}
+	}
+}
+
+func TestFinish(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		values float64
+		path   string
+		err    error
+		want   int
+	}{
+		{"met", 1, "", nil, 0},
+		{"missed", 3, "", nil, 1},
+		{"not measured", 1, "", errors.New("no root"), 2},
+		{"not written", 1, filepath.Join(t.TempDir(), "none", "r.json"), nil, 2},
+	} {
+		r := New("bench-test")
+		r.Add(nil, Row{Scenario: "s", What: "w", Target: AtMost(2), Values: []float64{c.values}})
+		var out, errs strings.Builder
+		if got := r.Finish(&out, &errs, c.path, c.err); got != c.want || (errs.Len() > 0) != (c.want == 2) || !strings.Contains(out.String(), "<= 2") {
+			t.Errorf("%s: %d, %q, %q", c.name, got, out.String(), errs.String())
 		}
 	}
 }

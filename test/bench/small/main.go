@@ -15,7 +15,6 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"time"
 
@@ -44,44 +43,27 @@ func main() {
 	jsonPath := flag.String("json", "", "write the report to this file")
 	flag.Parse()
 	c.large = *large << 20
-	status, err := run(context.Background(), c, *jsonPath)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench-small:", err)
-	}
-	os.Exit(status)
+	rep := report.New("bench-small")
+	os.Exit(rep.Finish(os.Stdout, os.Stderr, *jsonPath, run(context.Background(), c, rep)))
 }
 
-func run(ctx context.Context, c config, jsonPath string) (int, error) {
+func run(ctx context.Context, c config, rep *report.Report) error {
 	for _, missing := range []func() error{lab.Missing, lab.MissingRegistry, func() error { _, err := lab.Nginx(); return err }} {
 		if err := missing(); err != nil {
-			return 2, err
+			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	dir, err := lab.TempDir("", "bin")
 	if err != nil {
-		return 2, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	bin, err := lab.Build(ctx, dir)
 	if err != nil {
-		return 2, err
+		return err
 	}
-	rep := report.New("bench-small")
 	b := &bench{config: c, bin: bin, rep: rep}
-	if err := b.run(ctx); err != nil {
-		return 2, err
-	}
-	fmt.Println()
-	rep.WriteTable(os.Stdout)
-	if jsonPath != "" {
-		if err := rep.WriteJSON(jsonPath); err != nil {
-			return 2, err
-		}
-	}
-	if rep.Failed() > 0 {
-		return 1, nil
-	}
-	return 0, nil
+	return b.run(ctx)
 }
