@@ -61,7 +61,7 @@ func renderHead(w io.Writer, s *status.Status) {
 	}
 	line("store", "%s (%s), %s, %d partial", size(s.Store.Used), quota, count(s.Store.Complete, "blob"), s.Store.Partial)
 	for _, p := range s.Store.Prefixes {
-		line("  "+p.Prefix, "%s (%d%% of %s)", size(p.Used), percent(p.Used, p.Quota), size(p.Quota))
+		line("quota", "%s: %s (%d%% of %s)", p.Prefix, size(p.Used), percent(p.Used, p.Quota), size(p.Quota))
 	}
 	if text := scrubText(s); text != "" {
 		line("scrub", "%s", text)

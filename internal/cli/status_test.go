@@ -42,7 +42,10 @@ func example() *status.Status {
 			{Digest: "sha256:" + strings.Repeat("4d", 32), Size: 10 << 20, Have: 1 << 20, State: status.Failed, Error: "upstream: 404\x1b[31m not found"}},
 		Bytes:   status.Bytes{FromPeers: 1590 << 20, FromSeeder: 130 << 20, FromUpstream: 4 << 20, ToPeers: 999, ToClients: 314 << 20},
 		Clients: status.Clients{Requests: 42, LastRequest: start.Add(3700 * time.Second)},
-		Store:   status.Store{Path: "/var/lib/samara/peerd", Used: 12 << 30, Quota: 50 << 30, Complete: 12, Partial: 1},
+		Store: status.Store{Path: "/var/lib/samara/peerd", Used: 12 << 30, Quota: 50 << 30, Complete: 12, Partial: 1,
+			Prefixes: []status.Prefix{{Prefix: "docker.io/library", Used: 3 << 30, Quota: 4 << 30}}},
+		Scrub: status.Scrub{Began: start.Add(time.Minute), Ended: start.Add(10 * time.Minute), Next: start.Add(25 * time.Hour), Blobs: 11, Bytes: 9 << 30, Found: 2,
+			Damaged: []status.Damaged{{Digest: "sha256:" + strings.Repeat("5e", 32), Size: 100, Kept: true, Sources: []string{"local/team/app"}, Tries: 1, Error: "no peer has it"}}},
 		Upstreams: []status.Upstream{
 			{Name: "docker.io", URL: "https://registry-1.docker.io", Default: true, Requests: 7, Bytes: 4 << 20, Errors: 1, LastError: "429 Too Many Requests"}},
 		Liars:    []status.Liar{{ID: "12D3KooWLiar", Addr: "10.0.0.3:4002", Bad: 1, Digest: "sha256:" + strings.Repeat("1a", 32), Reason: "piece 7 did not match its hash"}},
@@ -191,5 +194,22 @@ func TestWatch(t *testing.T) {
 	code, out, errs := execute(ctx, Peerd(noServe), "status", "--watch", "--interval", "1ms", "--admin-listen", s.URL)
 	if code != 0 || errs != "" || !strings.HasPrefix(out, "peerd ") || !strings.Contains(out, "answered 503") {
 		t.Errorf("status %d, %q, %q", code, out, errs)
+	}
+}
+
+func TestScrubText(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(m int) time.Time { return start.Add(time.Duration(m) * time.Minute) }
+	for want, x := range map[string]status.Scrub{
+		"":                                   {},
+		"none yet, next in 1m00s":            {Began: at(0), Ended: at(0), Next: at(61)},
+		"under way, 1.0 KiB of 4.0 KiB":      {Running: true, Began: at(50), Bytes: 1 << 10, Total: 4 << 10},
+		"stopped at 2.0 KiB, next in 30m00s": {Began: at(50), Ended: at(1), Bytes: 2 << 10, Error: "I/O error", Next: at(90)},
+		"10m00s ago, 2.0 KiB in 3 blobs":     {Began: at(45), Ended: at(50), Bytes: 2 << 10, Blobs: 3},
+	} {
+		s := &status.Status{StartedAt: start, UptimeSeconds: 3600, Scrub: x}
+		if got := scrubText(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }

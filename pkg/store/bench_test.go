@@ -133,6 +133,22 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
+// BenchmarkCheck: 256 MiB read back past the page cache and hashed.
+func BenchmarkCheck(b *testing.B) {
+	s, f := benchStore(b)
+	h := benchFill(b, s, f)
+	defer h.Release()
+	if err := h.Commit(false); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(benchSize)
+	for b.Loop() {
+		if _, err := s.Check(f.digest, atOnce); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkServe: a piece to a TCP connection on loopback (sendfile), the same
 // through a buffer (as to TLS), and a whole partial blob by a Reader.
 func BenchmarkServe(b *testing.B) {
