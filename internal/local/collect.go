@@ -255,16 +255,15 @@ func (r *Registry) discardManifest(ctx context.Context, repo string, d digest.Di
 		return nil
 	}
 	e := TrashEntry{Repository: repo, Kind: KindManifest, Reason: reason, Digest: d, Manifest: &l, Tags: tags}
-	parsed, err := r.parse(ctx, repo, d, l.MediaType)
+	list, err := r.named(ctx, repo, d, l)
 	if err != nil {
 		// It cannot come back, and nothing is lost with it.
 		r.log.Error("a manifest that is deleted cannot be read, and does not go into the trash", zap.String("repository", repo), zap.Stringer("digest", d), zap.Error(err))
 		return nil
 	}
-	for _, child := range parsed.Children {
-		if f, ok := r.index.get(child.Digest); ok && r.linked(r.linkPath(repo, blobsName, child.Digest), false) &&
-			!slices.Contains(e.Blobs, Content{child.Digest, f.size}) {
-			e.Blobs = append(e.Blobs, Content{child.Digest, f.size})
+	for _, child := range list {
+		if f, ok := r.index.get(child); ok && r.linked(r.linkPath(repo, blobsName, child), false) && !slices.Contains(e.Blobs, Content{child, f.size}) {
+			e.Blobs = append(e.Blobs, Content{child, f.size})
 		}
 	}
 	return r.discard(e)

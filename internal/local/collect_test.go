@@ -376,10 +376,22 @@ func TestIndexes(t *testing.T) {
 func TestCollectDamaged(t *testing.T) {
 	b := newBench(t)
 	img, _ := b.image("team/app", "v1", "layer")
+	b.pass(2 * day)
+	path := b.reg.linkPath("team/app", manifestsName, img)
+	var l manifestLink
+	if err := readLink(path, &l); err != nil {
+		t.Fatal(err)
+	}
+	l.Names = nil // as older versions wrote it
+	if err := writeLink(path, l); err != nil {
+		t.Fatal(err)
+	}
+	if p := b.collect(); len(p.Removed) != 0 {
+		t.Errorf("%+v", p)
+	}
 	if err := b.store.Delete(img); err != nil {
 		t.Fatal(err)
 	}
-	b.pass(2 * day)
 	p, err := b.reg.Collect(t.Context(), CollectOptions{})
 	if err != nil || len(p.Removed) != 0 || len(p.Problems) != 1 || !strings.Contains(p.Problems[0], "collect team/app: what manifest "+img.String()) {
 		t.Errorf("%+v, %v", p, err)

@@ -43,6 +43,9 @@ type manifestLink struct {
 	Size      int64         `json:"size"`
 	Pushed    time.Time     `json:"pushed"`
 	Subject   digest.Digest `json:"subject,omitempty"`
+	// Names are what the manifest names, so that a collection need not read it;
+	// nil in a link of an older version.
+	Names []digest.Digest `json:"names"`
 }
 
 // tagLink is what a tag means. The file's mtime is the time of the last pull.

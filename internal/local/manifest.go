@@ -141,7 +141,8 @@ func (r *Registry) linkManifest(n registry.Name, p registry.Put, parsed *registr
 	path := r.linkPath(repo, manifestsName, p.Digest)
 	var old manifestLink
 	if readLink(path, &old) != nil || old.MediaType != p.MediaType {
-		if err := r.writeLink(path, manifestLink{MediaType: p.MediaType, Size: int64(len(p.Content)), Pushed: r.o.Now(), Subject: p.Subject}); err != nil {
+		l := manifestLink{MediaType: p.MediaType, Size: int64(len(p.Content)), Pushed: r.o.Now(), Subject: p.Subject, Names: names(parsed)}
+		if err := r.writeLink(path, l); err != nil {
 			return err
 		}
 	}
@@ -152,6 +153,15 @@ func (r *Registry) linkManifest(n registry.Name, p registry.Put, parsed *registr
 		}
 	}
 	return nil
+}
+
+// names are what a manifest names.
+func names(parsed *registry.Parsed) []digest.Digest {
+	list := make([]digest.Digest, len(parsed.Children))
+	for i, c := range parsed.Children {
+		list[i] = c.Digest
+	}
+	return list
 }
 
 // tag is what a tag means; false where it means nothing.

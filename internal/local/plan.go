@@ -48,13 +48,13 @@ type seenTag struct {
 
 type seenManifest struct {
 	manifestLink
-	used     time.Time // last pull or push
-	children []registry.Descriptor
+	used time.Time // last pull or push
 }
 
 // look reads what a repository has. The lists are read under its lock, so that
 // a manifest is in them, or its push has yet to renew the leases of what it
-// names. What the manifests say never changes and is read without it.
+// names. What a manifest says never changes and is read without it, where its
+// link does not tell.
 func (r *Registry) look(ctx context.Context, repo string) (*seen, error) {
 	s := &seen{repo: repo, tags: map[string]seenTag{}, manifests: map[digest.Digest]*seenManifest{}, blobs: map[digest.Digest]time.Time{}}
 	lock := r.lock(repo)
@@ -68,11 +68,9 @@ func (r *Registry) look(ctx context.Context, repo string) (*seen, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		parsed, err := r.parse(ctx, repo, d, m.MediaType)
-		if err != nil {
+		if m.Names, err = r.named(ctx, repo, d, m.manifestLink); err != nil {
 			return nil, fmt.Errorf("collect %s: what manifest %s names is not known, and nothing is removed: push it again, or delete it: %w", repo, d, err)
 		}
-		m.children = parsed.Children
 	}
 	return s, nil
 }
@@ -144,6 +142,18 @@ func eachDigest(dir string, each func(digest.Digest, fs.FileInfo) error) error {
 	return err
 }
 
+// named is what a manifest of a repository names.
+func (r *Registry) named(ctx context.Context, repo string, d digest.Digest, l manifestLink) ([]digest.Digest, error) {
+	if l.Names != nil {
+		return l.Names, nil
+	}
+	parsed, err := r.parse(ctx, repo, d, l.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	return names(parsed), nil
+}
+
 // parse reads a manifest of a repository.
 func (r *Registry) parse(ctx context.Context, repo string, d digest.Digest, mediaType string) (*registry.Parsed, error) {
 	f, _, _, err := r.content(ctx, registry.Request{Name: r.name(repo), Digest: d})
@@ -191,8 +201,8 @@ func (s *seen) plan(p *retention.Policy, now time.Time, lease time.Duration, siz
 	}
 	named := map[digest.Digest]bool{}
 	for d := range live {
-		for _, c := range s.manifests[d].children {
-			named[c.Digest] = true
+		for _, c := range s.manifests[d].Names {
+			named[c] = true
 		}
 	}
 	for _, d := range slices.Sorted(maps.Keys(s.blobs)) {
@@ -251,8 +261,8 @@ func (s *seen) reach(live map[digest.Digest]bool, d digest.Digest) {
 		return
 	}
 	live[d] = true
-	for _, c := range m.children {
-		s.reach(live, c.Digest)
+	for _, c := range m.Names {
+		s.reach(live, c)
 	}
 }
 
@@ -306,8 +316,8 @@ func (s *seen) parentsFirst(live map[digest.Digest]bool) []digest.Digest {
 			return
 		}
 		done[d] = true
-		for _, c := range m.children {
-			visit(c.Digest)
+		for _, c := range m.Names {
+			visit(c)
 		}
 		list = append(list, d)
 	}
