@@ -252,7 +252,7 @@ func (t *restore) file(e entry) error {
 	if err := os.WriteFile(p, e.Data, filePerm); err != nil {
 		return err
 	}
-	return errors.Join(os.Chmod(p, e.Mode), os.Chtimes(p, e.Time, e.Time))
+	return errors.Join(os.Chmod(p, e.Mode.Perm()), os.Chtimes(p, e.Time, e.Time))
 }
 
 // moveUp puts what is complete where a seeder looks for it. The store comes

@@ -233,7 +233,7 @@ func (i *importer) upstreams(list []string) (*transfer.Upstreams, []transfer.Ite
 		}
 		if !known[name.Upstream] {
 			known[name.Upstream] = true
-			regs = append(regs, upstream.Registry{Name: name.Upstream, URL: "https://" + name.Upstream})
+			regs = append(regs, wellKnown(name.Upstream))
 		}
 		if sel.Chosen(name.Repository, it.Reference) {
 			items = append(items, it)
@@ -244,6 +244,16 @@ func (i *importer) upstreams(list []string) (*transfer.Upstreams, []transfer.Ite
 		return nil, nil, err
 	}
 	return &transfer.Upstreams{Client: client, Split: registry.ParseName}, items, nil
+}
+
+// wellKnown is a registry that is not configured.
+func wellKnown(name string) upstream.Registry {
+	for _, r := range upstreamsOf(config.DefaultUpstreams()) {
+		if r.Name == name {
+			return r
+		}
+	}
+	return upstream.Registry{Name: name, URL: "https://" + name}
 }
 
 // listed reads a line of the list.

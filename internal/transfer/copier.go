@@ -33,6 +33,8 @@ type Copier struct {
 	// Jobs is how many blobs of an image are moved at a time.
 	Jobs int
 
+	visited []digest.Digest // manifests of the image under way
+
 	mu   sync.Mutex
 	done map[string]bool // "repository digest" of what is at the target
 }
@@ -85,14 +87,23 @@ func (c *Copier) image(ctx context.Context, it Item) (unchanged bool, err error)
 	if m, err = c.chosen(ctx, it, m); err != nil {
 		return false, err
 	}
+	if registry.IsDigest(it.ToTag) {
+		it.ToTag = m.Digest.String() // of the platforms that were chosen
+	}
 	before := c.Report.Manifests
+	c.visited = nil
 	if err := c.manifest(ctx, it, m, it.ToTag, 0); err != nil {
 		return false, err
 	}
-	if c.Referrers {
-		err = c.referrers(ctx, it, m.Digest, 0)
+	if !c.Referrers {
+		return c.Report.Manifests == before, nil
 	}
-	return c.Report.Manifests == before, err
+	for _, d := range slices.Clone(c.visited) { // what an index names has referrers of its own
+		if err := c.referrers(ctx, it, d, 0); err != nil {
+			return false, err
+		}
+	}
+	return c.Report.Manifests == before, nil
 }
 
 // get gets a manifest that has its digest.
@@ -127,6 +138,7 @@ func (c *Copier) manifest(ctx context.Context, it Item, m registry.Manifest, tag
 		return &Fault{What: what, Err: errors.New("it is nested too deeply")}
 	}
 	m.MediaType = p.MediaType
+	c.visited = append(c.visited, m.Digest)
 	if err := c.children(ctx, it, p, depth); err != nil {
 		return err
 	}

@@ -225,6 +225,15 @@ func TestPlatforms(t *testing.T) {
 			complete(t, to, "x", "t", m.Digest)
 		})
 	}
+	// What was named by the index's digest is listed by its own.
+	l, err := NewLayoutWriter(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	copyAll(t, s, l, []Item{{app, s.index.String(), app, s.index.String()}}, func(c *Copier) { c.Platforms = []registry.Platform{arm} })
+	if has, err := l.Has(t.Context(), app, s.armImage, s.armImage.String()); !has || err != nil {
+		t.Errorf("%v, %v", has, err)
+	}
 	r := copyAll(t, s, newDirect(t, t.TempDir()), []Item{{app, "multi", "x", "t"}},
 		func(c *Copier) { c.Platforms = []registry.Platform{{OS: "plan9", Architecture: "mips"}} })
 	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Why, "nothing for platform plan9/mips") {
@@ -398,7 +407,7 @@ func TestRemote(t *testing.T) {
 		return registry.Name{Upstream: "seeder", Repository: repo}, nil
 	}}
 	back := newDirect(t, t.TempDir())
-	r := copyAll(t, src, back, []Item{{app, "multi", app, "multi"}, {app, "v1", app, "v1"}, {app, "nothing", app, "nothing"}})
+	r := copyAll(t, src, back, []Item{{app, "multi", app, "multi"}, {app, "nothing", app, "nothing"}}) // v1, which has referrers, is one of multi
 	if len(r.Problems) != 1 || r.Problems[0].What != app+":nothing" {
 		t.Errorf("%+v", r)
 	}

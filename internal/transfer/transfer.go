@@ -56,7 +56,10 @@ type Target interface {
 // to be called.
 type Item struct {
 	Repository, Reference string
-	ToRepository, ToTag   string // no ToTag: it has none there
+	ToRepository          string
+	// ToTag may be empty: it has no tag there. For a LayoutWriter it may also be a
+	// digest, which then is that of what is moved.
+	ToTag string
 }
 
 func (i Item) String() string {
