@@ -18,6 +18,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
@@ -43,9 +44,10 @@ func (e *Error) Error() string { return e.Message }
 // Caller is who sent a request, and how that was proved.
 type Caller struct{ User, Auth, Client string }
 
-// Options of a Server. Cache and Caller are required.
+// Options of a Server. Cache, Scrub and Caller are required.
 type Options struct {
 	Cache  Cache
+	Scrub  Scrubber
 	Local  Local                      // nil: there are no local repositories
 	Caller func(*http.Request) Caller // what stands before the server found that out
 	Audit  func(audit.Event)          // is told of every request; nil: nobody is
@@ -112,6 +114,13 @@ func (s *Server) routes() []route {
 		handle("GET", "/trash", http.StatusOK, s.trash),
 		handle("POST", "/trash/restore", http.StatusOK, s.restore),
 		handle("DELETE", "/trash", http.StatusOK, s.emptyTrash),
+		handle("GET", "/scrub", http.StatusOK, func(*http.Request, none) (status.Scrub, error) { return s.o.Scrub.Scrub(), nil }),
+		handle("POST", "/scrub", http.StatusAccepted, func(*http.Request, none) (status.Scrub, error) {
+			if !s.o.Scrub.ScrubNow() {
+				return status.Scrub{}, &Error{http.StatusConflict, "a round is under way; repairs that wait are tried now"}
+			}
+			return s.o.Scrub.Scrub(), nil
+		}),
 		handle("GET", "/jobs", http.StatusOK, func(*http.Request, none) (Jobs, error) { return Jobs{s.jobs.all()}, nil }),
 		handle("GET", "/jobs/{id}", http.StatusOK, s.job),
 		handle("DELETE", "/jobs/{id}", http.StatusOK, func(r *http.Request, _ none) (Job, error) {

@@ -34,6 +34,7 @@ type cache struct {
 	hold   chan struct{}
 	prefix string
 	purged PurgeRequest
+	scrubs int
 }
 
 func (c *cache) Usage(_ context.Context, prefix string) (Usage, error) {
@@ -56,6 +57,14 @@ func (c *cache) Purge(_ context.Context, r PurgeRequest) (Purged, error) {
 		return Purged{}, registry.NameUnknown(registry.Name{Repository: r.Repository}, nil)
 	}
 	return Purged{Repository: "docker.io/" + r.Repository, Blobs: 3}, nil
+}
+
+func (c *cache) Scrub() status.Scrub { return status.Scrub{Running: c.scrubs > 0, Blobs: 3} }
+
+// ScrubNow begins one round, and no second.
+func (c *cache) ScrubNow() bool {
+	c.scrubs++
+	return c.scrubs == 1
 }
 
 func (c *cache) Upstreams() []status.Upstream { return []status.Upstream{{Name: "docker.io"}} }
@@ -99,7 +108,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{cache: &cache{hold: make(chan struct{})}, local: &repositories{}}
-	r.Server = New(Options{Cache: r.cache, Local: r.local,
+	r.Server = New(Options{Cache: r.cache, Scrub: r.cache, Local: r.local,
 		Caller: func(*http.Request) Caller { return Caller{User: "alice", Auth: "password", Client: "192.0.2.7"} },
 		Audit: func(e audit.Event) {
 			r.mu.Lock()
@@ -152,6 +161,9 @@ func TestAnswers(t *testing.T) {
 		{"DELETE", "/trash", "", 400, "all=true"},
 		{"DELETE", "/trash?all=true", "", 200, `{"blobs":5,"bytes":0}`},
 		{"DELETE", "/trash?repository=busy", "", 409, "under way"},
+		{"GET", "/scrub", "", 200, `{"running":false,"blobs":3,`},
+		{"POST", "/scrub", "", 202, `{"running":true,`},
+		{"POST", "/scrub", "", 409, "under way"},
 		{"POST", "/prewarm", `{"images":[]}`, 400, "0 are given"},
 		{"POST", "/prewarm", `{"images":["x"],"platforms":["linux"]}`, 400, "platform"},
 		{"POST", "/prewarm", `{"images":["x"],"parallel":17}`, 400, "1 to 16"},

@@ -27,6 +27,14 @@ type Cache interface {
 	Events() []events.State
 }
 
+// Scrubber checks what lies on the disk.
+type Scrubber interface {
+	// Scrub tells about the round under way, or the last one.
+	Scrub() status.Scrub
+	// ScrubNow begins a round; false where one is under way.
+	ScrubNow() bool
+}
+
 // Local is what a seeder does with repositories that are pushed to it
 // (*local.Registry).
 type Local interface {

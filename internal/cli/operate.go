@@ -13,6 +13,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/admin"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/status"
 )
 
 // operate are the commands that tell a running seeder what to do.
@@ -20,7 +21,7 @@ func operate() []*cobra.Command {
 	retention := &cobra.Command{Use: "retention", Short: "Apply the rules about which tags of local repositories stay", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	retention.AddCommand(newCollect("run"))
-	return []*cobra.Command{newUsage(), newPrewarm(), newPurge(), newCollect("gc"), retention, newTrash(), newJobs(), newEvents()}
+	return []*cobra.Command{newUsage(), newPrewarm(), newPurge(), newCollect("gc"), retention, newTrash(), newScrub(), newJobs(), newEvents()}
 }
 
 func newUsage() *cobra.Command {
@@ -263,6 +264,53 @@ func newTrashEmpty() *cobra.Command {
 		})
 	cmd.Flags().BoolVar(&all, "all", false, "of all repositories")
 	return cmd
+}
+
+func newScrub() *cobra.Command {
+	o := &online{}
+	state := false
+	cmd := o.command("scrub", "Check all content on the disk now",
+		`Check all content on the disk now: what the seeder does by itself every
+--scrub-every, at --scrub-rate (docs/space.md). It goes on when the command has
+ended; with --state it is told how far it is, and what is damaged.`, cobra.NoArgs,
+		func(cmd *cobra.Command, c *admin.Client, _ []string) error {
+			method := http.MethodPost
+			if state {
+				method = http.MethodGet
+			}
+			var s status.Scrub
+			if err := c.Call(cmd.Context(), method, "/scrub", nil, &s); err != nil {
+				return err
+			}
+			return o.print(cmd, s, func(w io.Writer) { showScrub(w, s, state) })
+		})
+	cmd.Flags().BoolVar(&state, "state", false, "begin nothing, and show how far the round under way is, or what the last one found")
+	return cmd
+}
+
+func showScrub(w io.Writer, s status.Scrub, state bool) {
+	if !state {
+		fmt.Fprintln(w, "a round has begun; `seeder scrub --state` tells how far it is")
+		return
+	}
+	now := time.Now()
+	text := scrubText(&status.Status{Scrub: s, StartedAt: now})
+	if text == "" {
+		text = "none yet"
+	}
+	fmt.Fprintln(w, text)
+	if s.Error != "" {
+		fmt.Fprintln(w, clean(s.Error))
+	}
+	if len(s.Damaged) == 0 {
+		return
+	}
+	t := headed("DAMAGED", "SIZE", "OF", "TRIES", "LAST ERROR")
+	for _, d := range s.Damaged {
+		t.row(shortDigest(d.Digest), size(d.Size), orDash(strings.Join(d.Sources, ",")), fmt.Sprint(d.Tries), orDash(d.Error))
+	}
+	fmt.Fprintln(w)
+	t.writeTo(w)
 }
 
 func newJobs() *cobra.Command {

@@ -26,13 +26,20 @@ func (d *Daemon) startScrub() error {
 	d.atClose(s.Close)
 	d.scrub.Store(s)
 	d.Admin.Handle("POST /v1/scrub", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if !s.Now() {
+		if !d.ScrubNow() {
 			http.Error(w, "a round is under way; repairs that wait are tried now", http.StatusConflict)
 			return
 		}
 		w.WriteHeader(http.StatusAccepted)
 	}))
 	return nil
+}
+
+// ScrubNow begins a round, and has repairs tried that wait; false where a round is
+// under way.
+func (d *Daemon) ScrubNow() bool {
+	s := d.scrub.Load()
+	return s != nil && s.Now()
 }
 
 // repair fetches a damaged blob again: from each source that is known, then

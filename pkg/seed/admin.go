@@ -34,7 +34,7 @@ type adminAPI struct {
 
 // openAdmin makes the API and listens at the socket.
 func openAdmin(ctx context.Context, d *daemon.Daemon, c config.Seeder, a *administrator, g *gate) (*adminAPI, error) {
-	o := admin.Options{Cache: a, Caller: caller, Log: d.Log.Named("admin")}
+	o := admin.Options{Cache: a, Scrub: a, Caller: caller, Log: d.Log.Named("admin")}
 	if a.local != nil {
 		o.Local = localNames{a.local, d}
 	}

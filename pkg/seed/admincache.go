@@ -19,7 +19,7 @@ import (
 	"github.com/samara-p2p/samara/pkg/store"
 )
 
-// administrator is a seeder's admin.Cache.
+// administrator is a seeder's admin.Cache and admin.Scrubber.
 type administrator struct {
 	d     *daemon.Daemon
 	up    *backend
@@ -39,6 +39,12 @@ func localName(c config.Seeder) string {
 
 // Upstreams implements admin.Cache.
 func (a *administrator) Upstreams() []status.Upstream { return a.d.Status().Upstreams }
+
+// Scrub implements admin.Scrubber.
+func (a *administrator) Scrub() status.Scrub { return a.d.Status().Scrub }
+
+// ScrubNow implements admin.Scrubber.
+func (a *administrator) ScrubNow() bool { return a.d.ScrubNow() }
 
 // Events implements admin.Cache.
 func (a *administrator) Events() []events.State {
