@@ -97,6 +97,7 @@ var edges = map[string]map[string]string{
 		"internal/audit":    "checks an audit log",
 		"internal/backup":   "saves and restores",
 		"internal/config":   "commands check and print it",
+		"internal/daemon":   "configured upstreams, as the daemons see them",
 		"internal/local":    "opens the repositories that images are moved to",
 		"internal/status":   "prints a daemon's status page",
 		"internal/transfer": "moves images in and out",

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/transfer"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/upstream"
@@ -220,7 +221,7 @@ func (i *importer) upstreams(list []string) (*transfer.Upstreams, []transfer.Ite
 		return nil, nil, err
 	}
 	known := make(map[string]bool)
-	regs := upstreamsOf(i.c.Upstreams)
+	regs := daemon.Registries(i.c.Upstreams)
 	for _, r := range regs {
 		known[r.Name] = true
 	}
@@ -248,7 +249,7 @@ func (i *importer) upstreams(list []string) (*transfer.Upstreams, []transfer.Ite
 
 // wellKnown is a registry that is not configured.
 func wellKnown(name string) upstream.Registry {
-	for _, r := range upstreamsOf(config.DefaultUpstreams()) {
+	for _, r := range daemon.Registries(config.DefaultUpstreams()) {
 		if r.Name == name {
 			return r
 		}
@@ -293,20 +294,6 @@ func tagOf(ref string) string {
 		return ""
 	}
 	return ref
-}
-
-// upstreamsOf are configured upstreams in the words of pkg/upstream.
-func upstreamsOf(list []config.Upstream) []upstream.Registry {
-	var out []upstream.Registry
-	for _, u := range list {
-		r := upstream.Registry{Name: u.Name, URL: u.URL, Mirrors: u.Mirrors, Helper: u.CredentialHelper, File: u.CredentialsFile,
-			Rules: upstream.Rules{Allow: u.Allow, Deny: u.Deny, MaxBlob: int64(u.MaxBlob)}}
-		if u.Seeder {
-			r.NS = u.Name
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // newClient makes a client with docker's credentials.
