@@ -16,6 +16,7 @@ import (
 
 // net/http lingers for half a second over a connection that it closes.
 func TestMain(m *testing.M) {
+	crashChild()
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
