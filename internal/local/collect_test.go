@@ -389,6 +389,9 @@ func TestCollectDamaged(t *testing.T) {
 	if p := b.collect(); len(p.Removed) != 0 {
 		t.Errorf("%+v", p)
 	}
+	if _, err := b.reg.named(t.Context(), "team/app", img, manifestLink{MediaType: "x/y"}); err == nil {
+		t.Error("it is known what content of an unknown type names")
+	}
 	if err := b.store.Delete(img); err != nil {
 		t.Fatal(err)
 	}

@@ -151,6 +151,9 @@ func (r *Registry) named(ctx context.Context, repo string, d digest.Digest, l ma
 	if err != nil {
 		return nil, err
 	}
+	if parsed.Kind == registry.KindUnknown {
+		return nil, fmt.Errorf("type %q is not known", l.MediaType)
+	}
 	return names(parsed), nil
 }
 
