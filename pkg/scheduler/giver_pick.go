@@ -54,22 +54,21 @@ func (g *Giver) choose(a *ask) ([]int, verdict) {
 	return give[:k], verdictGive
 }
 
-// late tells whether piece i is being sent for much longer than pieces usually
-// are, but at most maxLate.
+// late tells whether piece i has been under way to somebody for so long that it
+// must be stuck.
 func (g *Giver) late(b *gblob, i int) bool {
-	after := min(max(minLate, 2*g.sending), maxLate)
 	for _, a := range g.active {
-		if a.blob == b && contains(a.given, i) && g.now-a.started >= after {
+		if a.blob == b && contains(a.given, i) && g.now-a.started >= lateAfter {
 			return true
 		}
 	}
 	return false
 }
 
-const (
-	minLate = 2 * time.Second
-	maxLate = 3 * time.Second // half of the time after which a reader turns to the upstream
-)
+// lateAfter is half of the time after which a reader turns to the upstream. Of
+// eight uploads that share a link one takes 2 s now and then, and each copy that is
+// given for that reason is a piece that somebody else waits for.
+const lateAfter = 3 * time.Second
 
 // chooseAny picks for an ask of any of many pieces: those with the fewest
 // known copies, in order where those tie.
