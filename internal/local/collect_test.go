@@ -352,6 +352,35 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// What refers to an image that is pushed again is in use.
+func TestReferrersInUse(t *testing.T) {
+	b := newBench(t)
+	b.space(func(o *Options) { o.Retention = rules(t, "- repositories: '**'\n  keep: [{tags: v1}]") })
+	img, content := b.image("team/app", "v0", "layer")
+	sig := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"a/sig","digest":%q,"size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
+		ocispec.MediaTypeImageManifest, digest.FromString("{}"), ocispec.MediaTypeImageManifest, img, len(content))
+	b.do("PUT", manifestPath("team/app", digest.FromBytes(sig).String()), sig, 201, "Content-Type: "+ocispec.MediaTypeImageManifest)
+	b.pass(2 * day)
+	s, err := b.reg.look(t.Context(), "team/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &collection{r: b.reg, now: b.now()}
+	todo := s.plan(b.reg.o.Retention.For("team/app"), c.now, b.reg.o.Lease, func(digest.Digest) int64 { return 0 })
+	if len(todo) != 5 { // tag, two manifests, two blobs
+		t.Fatalf("%+v", todo)
+	}
+	b.do("PUT", manifestPath("team/app", "v1"), content, 201, "Content-Type: "+ocispec.MediaTypeImageManifest)
+	for _, m := range todo[1:3] {
+		if err := c.remove(t.Context(), s, []Removal{m}); !errors.Is(err, errInUse) {
+			t.Errorf("%s: %v", m.Digest, err)
+		}
+	}
+	if err := c.remove(t.Context(), s, todo[3:]); err != nil || c.Blobs != 0 {
+		t.Errorf("%d blobs in use were removed, %v", c.Blobs, err)
+	}
+}
+
 // An index keeps its manifests, and these their blobs, also without tags; when
 // it goes, it goes before them.
 func TestIndexes(t *testing.T) {

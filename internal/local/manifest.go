@@ -96,7 +96,7 @@ func (r *Registry) placeManifest(ctx context.Context, n registry.Name, p registr
 	defer unhold()
 	path := r.linkPath(n.Repository, manifestsName, p.Digest)
 	there, err := r.renew(path, true)
-	if err != nil {
+	if err = errors.Join(err, r.renewReferrers(n.Repository, p.Digest)); err != nil {
 		return err
 	}
 	if !there {
@@ -153,6 +153,17 @@ func (r *Registry) linkManifest(n registry.Name, p registry.Put, parsed *registr
 		}
 	}
 	return nil
+}
+
+// renewReferrers renews the leases of what refers to a manifest that is pushed,
+// maybe once more, and with which it stays from now on.
+func (r *Registry) renewReferrers(repo string, subject digest.Digest) error {
+	list, err := r.Referrers(context.Background(), registry.Request{Name: r.name(repo), Digest: subject}, "")
+	for _, d := range list {
+		_, err2 := r.renew(r.linkPath(repo, manifestsName, d.Digest), true)
+		err = errors.Join(err, err2)
+	}
+	return err
 }
 
 // names are what a manifest names.
