@@ -131,7 +131,9 @@ func (d *Daemon) learnStored() {
 			continue
 		}
 		for _, c := range p.Children {
-			d.Store.CountFor(c.Digest, n.String())
+			for _, source := range in.Meta.Sources {
+				d.Store.CountFor(c.Digest, source)
+			}
 		}
 	}
 }

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/samara-p2p/samara/pkg/piece"
 	"github.com/samara-p2p/samara/pkg/store"
@@ -385,4 +388,79 @@ func TestDamagedWithoutPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustHave(t, s, f)
+}
+
+// TestCheckConcurrent: blobs are lost, found damaged, mended, read, cached and
+// evicted all at once; whoever reads gets the right bytes or an error.
+func TestCheckConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, store.Options{Quota: 6 * piece.MinSize})
+	var blobs []crashBlob
+	for k := range 6 {
+		blobs = append(blobs, crashFixture(uint64(9100+k), (k+1)*piece.MinSize/2))
+	}
+	const rounds = 150
+	var g errgroup.Group
+	for w := range 2 {
+		g.Go(func() error { // reads
+			for n := range rounds {
+				f := blobs[(n*7+w)%len(blobs)]
+				b, err := s.Blob(f.digest)
+				if err != nil {
+					continue
+				}
+				if b.Complete() {
+					r := b.NewReader(t.Context(), store.ReadOptions{Stall: time.Millisecond})
+					got, err := io.ReadAll(r)
+					r.Close()
+					if err == nil && !bytes.Equal(got, f.content) {
+						b.Release()
+						return fmt.Errorf("wrong bytes of blob %s", f.digest)
+					}
+				}
+				b.Release()
+			}
+			return nil
+		})
+		g.Go(func() error { // stores
+			for n := range rounds {
+				f := blobs[(n*5+w)%len(blobs)]
+				put := func() error { return s.Put(f.digest, f.content, store.Meta{}) }
+				if n%3 == 0 {
+					put = func() error { return s.Cache(f.digest, f.content) }
+				}
+				if err := put(); err != nil && !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+			}
+			return nil
+		})
+		g.Go(func() error { // loses, and checks
+			for n := range rounds {
+				f := blobs[(n*3+w)%len(blobs)]
+				if n%4 == 0 {
+					os.Remove(blobFile(dir, f.digest, "data"))
+				}
+				if _, err := s.Check(f.digest, atOnce); err != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Accounts(); err != nil {
+		t.Error(err)
+	}
+	for _, f := range blobs[:3] {
+		if _, err := s.Check(f.digest, atOnce); err != nil && !errors.Is(err, store.ErrDamaged) {
+			t.Error(err)
+		}
+		if err := s.Put(f.digest, f.content, store.Meta{}); err != nil {
+			t.Fatal(err)
+		}
+		mustHave(t, s, f)
+	}
 }

@@ -142,7 +142,7 @@ func (s *Store) recountLocked(st *state) {
 // caller holds s.mu and sweeps what is returned.
 func (s *Store) shrinkLocked(st *state) (trash []string) {
 	if st.large && st.elem != nil {
-		return s.evictStateLocked(st, "too large")
+		return s.evictStateLocked(st, "too_large")
 	}
 	for _, p := range s.prefixes {
 		trash = append(trash, s.shrinkPrefixLocked(p, 0)...)
@@ -163,7 +163,7 @@ func (s *Store) shrinkPrefixLocked(p *prefix, n int64) (trash []string) {
 		}
 		s.recountLocked(st)
 		if st.large { // for those who are left
-			trash = append(trash, s.evictStateLocked(st, "too large")...)
+			trash = append(trash, s.evictStateLocked(st, "too_large")...)
 		}
 	}
 	return trash
