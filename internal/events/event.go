@@ -33,6 +33,8 @@ type Event struct {
 	MediaType  string        `json:"mediaType,omitempty"`
 	Size       int64         `json:"size,omitempty"`
 
+	Reason string `json:"reason,omitempty"` // of a delete that no client asked for
+
 	User      string `json:"user,omitempty"`
 	Client    string `json:"client,omitempty"` // address
 	Host      string `json:"host,omitempty"`   // by which the client knows this seeder

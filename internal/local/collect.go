@@ -206,6 +206,7 @@ func (c *collection) remove(ctx context.Context, s *seen, todo []Removal) error 
 			return err
 		}
 		c.add(m)
+		c.r.o.Removed(m)
 	}
 	return nil
 }
@@ -308,6 +309,7 @@ func (c *collection) removeBlobs(repo string, todo []Removal) error {
 	for _, m := range gone {
 		r.index.drop(repo, blobLink, m.Digest)
 		c.add(m)
+		r.o.Removed(m)
 	}
 	return nil
 }

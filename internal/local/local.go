@@ -34,6 +34,9 @@ type Options struct {
 	// Pushed is told of content that a repository has from now on: of a blob
 	// (Parsed is nil), or of a manifest. May be nil.
 	Pushed func(n registry.Name, m registry.Manifest, p *registry.Parsed)
+	// Removed is told what a collection takes out of a repository, once that is
+	// done. May be nil.
+	Removed func(Removal)
 
 	// MakeRoom is called when the store is full: it lets go of content that nobody
 	// uses now, and tells whether there was any. May be nil.
@@ -109,6 +112,9 @@ func Open(o Options) (*Registry, error) {
 	}
 	if o.MakeRoom == nil {
 		o.MakeRoom = func() bool { return false }
+	}
+	if o.Removed == nil {
+		o.Removed = func(Removal) {}
 	}
 	if o.Named == nil {
 		o.Named = func(registry.Name, digest.Digest) bool { return false }

@@ -8,13 +8,14 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/events"
+	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
-// openEvents opens the queues of the endpoints, where there are any, and has o's
-// handler tell them what clients did.
-func openEvents(d *daemon.Daemon, c config.Seeder, o *registry.HandlerOptions) (*events.Hub, error) {
+// openEvents opens the queues of the endpoints that are told what happens; nil
+// where there are none.
+func openEvents(d *daemon.Daemon, c config.Seeder) (*events.Hub, error) {
 	if c.Events == "" {
 		return nil, nil
 	}
@@ -22,14 +23,18 @@ func openEvents(d *daemon.Daemon, c config.Seeder, o *registry.HandlerOptions) (
 	if err != nil {
 		return nil, err
 	}
-	hub, err := events.Open(events.Options{
+	return events.Open(events.Options{
 		Dir: filepath.Join(c.Data, "events"), Endpoints: list, Instance: d.Node.ID().String(),
 		Log: d.Log.Named("events"), Registerer: d.Metrics, Namespace: "seeder",
 	})
-	if err != nil {
-		return nil, err
+}
+
+// tellRequests is the registry handler's hook for what clients did.
+func tellRequests(d *daemon.Daemon, hub *events.Hub) func(*http.Request, registry.Notice) {
+	if hub == nil {
+		return nil
 	}
-	o.Notify = func(r *http.Request, n registry.Notice) {
+	return func(r *http.Request, n registry.Notice) {
 		name := n.Name.String()
 		if d.Resolver.IsLocal(n.Name) {
 			name = n.Name.Repository
@@ -45,7 +50,18 @@ func openEvents(d *daemon.Daemon, c config.Seeder, o *registry.HandlerOptions) (
 		}
 		hub.Publish(e)
 	}
-	return hub, nil
+}
+
+// tellRemovals is the local repositories' hook for what a collection removed.
+func tellRemovals(upstream string, hub *events.Hub) func(local.Removal) {
+	if hub == nil {
+		return nil
+	}
+	return func(m local.Removal) {
+		n := registry.Name{Upstream: upstream, Repository: m.Repository}
+		hub.Publish(events.Event{Action: events.Delete, Kind: m.Kind, Repository: n.String(), Name: m.Repository,
+			Tag: m.Tag, Digest: m.Digest, Reason: m.Reason})
+	}
 }
 
 // contentURL is where a client finds what a notice is about; "" for what is gone.

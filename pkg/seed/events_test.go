@@ -14,9 +14,11 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/samara-p2p/samara/internal/admin"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
 	"github.com/samara-p2p/samara/internal/events"
+	"github.com/samara-p2p/samara/internal/local"
 )
 
 // An endpoint is told of what clients did, and of nothing that failed.
@@ -35,7 +37,9 @@ func TestEvents(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		got = append(got, e.Type+" "+e.Subject)
-		if err != nil || e.Data.Client != "127.0.0.1" || e.Data.Action != "delete" && e.Data.URL == "" {
+		byRequest := e.Data.Client == "127.0.0.1" && e.Data.Reason == ""
+		byRetention := e.Data.Client == "" && e.Data.Reason == local.ReasonRetention
+		if err != nil || !byRequest && !byRetention || e.Data.Action != "delete" && e.Data.URL == "" {
 			got = append(got, fmt.Sprint(err, e))
 		}
 	}))
@@ -44,8 +48,13 @@ func TestEvents(t *testing.T) {
 	if err := os.WriteFile(file, []byte("- {name: ci, url: '"+endpoint.URL+"', actions: [push, pull, delete], kinds: [manifest, blob, tag]}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	rules := filepath.Join(filepath.Dir(file), "retention.yaml")
+	if err := os.WriteFile(rules, []byte("- repositories: ['local/team/old']\n  keep: [{tags: ['v2']}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b := newBench(t, func(c *config.Seeder) {
 		c.Events, c.LocalRepositories, c.Allow = file, []string{"team"}, []string{"anyone pull+push+delete **"}
+		c.AdminSocket, c.Retention, c.CollectEvery = socket(t), rules, 0
 	})
 	img := b.up.AddImage("lab/app", "v1", 1000)
 	do := func(method, path string, status int) {
@@ -71,6 +80,10 @@ func TestEvents(t *testing.T) {
 	b.get(blobPath(img.Layers[0]), 206, "Range: bytes=500-")
 	b.get(manifestPath("v1"), 304, `If-None-Match: "`+img.Digest.String()+`"`)
 	b.get(blobPath(img.Config), 200)
+	b.push("team/old")
+	if err := b.call("POST", "/collect", admin.CollectRequest{}, &admin.Job{}); err != nil {
+		t.Fatal(err)
+	}
 	want := []string{
 		"samara.manifest.push local/team/app:v1",
 		"samara.manifest.pull local/team/app:v1",
@@ -82,6 +95,8 @@ func TestEvents(t *testing.T) {
 		"samara.manifest.pull up.test/lab/app:v1",
 		"samara.blob.pull up.test/lab/app@" + img.Layers[0].String(),
 		"samara.blob.pull up.test/lab/app@" + img.Config.String(),
+		"samara.manifest.push local/team/old:v1",
+		"samara.tag.delete local/team/old:v1",
 	}
 	b.Until("told", func() error {
 		mu.Lock()
@@ -94,5 +109,5 @@ func TestEvents(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%q\nwant %q", got, want)
 	}
-	b.wantMetrics(`seeder_events_delivered_total{endpoint="ci"} 10`, `seeder_events_pending{endpoint="ci"} 0`)
+	b.wantMetrics(`seeder_events_delivered_total{endpoint="ci"} 12`, `seeder_events_pending{endpoint="ci"} 0`)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/events"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
@@ -40,7 +41,7 @@ func (u unruled) Writable(n registry.Name) error {
 }
 
 // openRepositories opens the local repositories, if the configuration has any.
-func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend, kept *bucket) (*repositories, error) {
+func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend, kept *bucket, hub *events.Hub) (*repositories, error) {
 	b := &repositories{store: d.Store, up: up, names: d.Resolver, ruled: c.Ruled(), bucket: kept}
 	if len(c.LocalRepositories) == 0 {
 		return b, nil
@@ -62,8 +63,8 @@ func openRepositories(d *daemon.Daemon, c config.Seeder, up *backend, kept *buck
 			}
 			d.Engine.Share(m.Digest)
 		},
-		MakeRoom: d.Engine.Shed,
-		Log:      d.Log.Named("local"), Registerer: d.Metrics, Namespace: "seeder",
+		MakeRoom: d.Engine.Shed, Removed: tellRemovals(registry.CanonicalUpstream(set.Names[0]), hub),
+		Log: d.Log.Named("local"), Registerer: d.Metrics, Namespace: "seeder",
 	}, c)
 	if err != nil {
 		return nil, err

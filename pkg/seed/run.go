@@ -32,21 +32,21 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	defer d.Close()
 	b := newBackend(d, c, kept)
 	defer b.close()
-	repos, err := openRepositories(d, c, b, kept)
-	if err != nil {
-		return err
-	}
-	defer repos.close()
-	o := guardedOptions(d, repos.options(registry.HandlerOptions{
-		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account,
-	}))
-	hub, err := openEvents(d, c, &o)
+	hub, err := openEvents(d, c)
 	if err != nil {
 		return err
 	}
 	if hub != nil {
 		defer hub.Close()
 	}
+	repos, err := openRepositories(d, c, b, kept, hub)
+	if err != nil {
+		return err
+	}
+	defer repos.close()
+	o := guardedOptions(d, repos.options(registry.HandlerOptions{
+		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account, Notify: tellRequests(d, hub),
+	}))
 	api := registry.NewHandler(newScoped(d, repos), o)
 	api = refuseLoops(api, d.Node.ID().String())
 	g, err := openGate(d, c)
