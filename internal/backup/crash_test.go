@@ -1,14 +1,12 @@
 package backup
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,24 +15,22 @@ import (
 	"github.com/samara-p2p/samara/pkg/store/storetest"
 )
 
-// The crash tests run this binary again as a child that backs up or restores,
-// and says each step on stdout. The parent kills it with SIGKILL after some of
-// them: the next run must finish, and all that was done must be there, each byte
-// right. SAMARA_CRASH_KILLS=100 for a long run.
+// The crash tests kill a child (storetest.KillAfter) that backs up or restores,
+// and says each step. The next run must finish, and all that was done must be
+// there, each byte right.
 
 const (
-	crashKindEnv  = "SAMARA_BACKUP_CRASH" // backup or restore
-	crashDataEnv  = "SAMARA_BACKUP_CRASH_DATA"
-	crashDirEnv   = "SAMARA_BACKUP_CRASH_DIR"
-	crashKillsEnv = "SAMARA_CRASH_KILLS"
-	crashKills    = 6
-	crashKeep     = 3
+	crashKindEnv = "SAMARA_BACKUP_CRASH" // backup or restore
+	crashDataEnv = "SAMARA_BACKUP_CRASH_DATA"
+	crashDirEnv  = "SAMARA_BACKUP_CRASH_DIR"
+	crashKills   = 6
+	crashKeep    = 3
 )
 
 // crashChild is the child's whole life; in any other process it does nothing.
 func crashChild() {
 	data, dir := os.Getenv(crashDataEnv), os.Getenv(crashDirEnv)
-	say := func(step string) { fmt.Fprintln(os.Stdout, step) } // one write, which a pipe keeps whole
+	say := func(step string) { storetest.Say("%s", step) }
 	var err error
 	switch os.Getenv(crashKindEnv) {
 	case "backup":
@@ -46,55 +42,27 @@ func crashChild() {
 		}
 	case "restore":
 		if _, err = Restore(context.Background(), RestoreOptions{Dir: dir, Data: data, step: say}); err == nil {
-			os.Exit(0)
+			for { // until it is killed
+				say("done")
+			}
 		}
 	default:
 		return
 	}
-	fmt.Println("error", err)
+	say("error " + err.Error())
 	os.Exit(1)
 }
 
-// killAfter runs a child until it has said n lines, kills it, and returns all
-// that it had said by then. One that has done all before is fine.
-func killAfter(kind, data, dir string, n int) (heard []string, err error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	c := exec.Command(exe)
-	c.Env = append(os.Environ(), crashKindEnv+"="+kind, crashDataEnv+"="+data, crashDirEnv+"="+dir)
-	c.Stderr = os.Stderr
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Start(); err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if heard = append(heard, lines.Text()); len(heard) == n {
-			err = c.Process.Kill() // SIGKILL; the pipe holds what was said before
+// killAfter lets a child do n steps, and returns them.
+func killAfter(kind, data, dir string, n int) (steps []string, err error) {
+	_, err = storetest.KillAfter(n, func(line string) error {
+		steps = append(steps, line)
+		if strings.HasPrefix(line, "error") {
+			return errors.New("child: " + line)
 		}
-		if strings.HasPrefix(lines.Text(), "error") {
-			err = errors.New("child: " + lines.Text())
-		}
-	}
-	if werr := c.Wait(); werr != nil && !strings.Contains(werr.Error(), "killed") {
-		err = errors.Join(err, werr)
-	}
-	return heard, err
-}
-
-func kills(t *testing.T) int {
-	n := crashKills
-	if s := os.Getenv(crashKillsEnv); s != "" {
-		if _, err := fmt.Sscan(s, &n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return n
+		return nil
+	}, crashKindEnv+"="+kind, crashDataEnv+"="+data, crashDirEnv+"="+dir)
+	return steps, err
 }
 
 // change pushes something new to a data directory, and removes something old.
@@ -122,7 +90,7 @@ func TestKilledBackup(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 5))
 	at := make(map[string]int)
 	told := ""
-	for kill := range kills(t) {
+	for kill := range storetest.Kills(t, crashKills) {
 		if err := change(data, kill); err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +161,7 @@ func TestKilledRestore(t *testing.T) {
 	steps := 2*r.Snapshot.Blobs + r.Snapshot.Files + 4
 	rng := rand.New(rand.NewPCG(7, 11))
 	at := make(map[string]int)
-	for kill := range kills(t) {
+	for kill := range storetest.Kills(t, crashKills) {
 		to := filepath.Join(t.TempDir(), "new")
 		for range 1 + rng.IntN(3) { // several times in a row
 			n := 1 + rng.IntN(steps)
@@ -203,9 +171,6 @@ func TestKilledRestore(t *testing.T) {
 			heard, err := killAfter("restore", to, dir, n)
 			if err != nil {
 				t.Fatalf("kill %d: %v", kill, err)
-			}
-			if len(heard) < n {
-				break // it was done before
 			}
 			at[heard[len(heard)-1]]++
 			_, half := os.Stat(filepath.Join(to, UnfinishedName))

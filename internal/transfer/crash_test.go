@@ -1,13 +1,11 @@
 package transfer
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,41 +13,38 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/store/storetest"
 )
 
-// The crash test runs this binary again as a child that imports, and says each
-// step on stdout. The parent kills it with SIGKILL in the middle: what it said is
-// done must be there, whatever can be seen must be whole, and the next run must
-// finish. SAMARA_CRASH_KILLS=100 for a long run.
+// The crash test kills a child (storetest.KillAfter) that imports, and says each
+// step. What it said is done must be there, whatever can be seen must be whole,
+// and the next run must finish.
 
 const (
-	crashFromEnv  = "SAMARA_IMPORT_CRASH_FROM"
-	crashToEnv    = "SAMARA_IMPORT_CRASH_TO"
-	crashKillsEnv = "SAMARA_CRASH_KILLS"
-	crashKills    = 6
+	crashFromEnv = "SAMARA_IMPORT_CRASH_FROM"
+	crashToEnv   = "SAMARA_IMPORT_CRASH_TO"
+	crashKills   = 6
 )
 
 // telling is a target that says what it does.
 type telling struct{ *Direct }
 
-func say(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
-
 func (t telling) PutBlob(ctx context.Context, repo string, d registry.Descriptor, open func() (Content, error)) (bool, error) {
 	linked, err := t.Direct.PutBlob(ctx, repo, d, func() (Content, error) {
-		say("opening")
+		storetest.Say("opening")
 		return open()
 	})
 	if err == nil {
-		say("blob %s", d.Digest)
+		storetest.Say("blob %s", d.Digest)
 	}
 	return linked, err
 }
 
 func (t telling) PutManifest(ctx context.Context, repo string, m registry.Manifest, tag string) error {
-	say("putting")
+	storetest.Say("putting")
 	err := t.Direct.PutManifest(ctx, repo, m, tag)
 	if err == nil && tag != "" {
-		say("tag %s %s %s", repo, tag, m.Digest)
+		storetest.Say("tag %s %s %s", repo, tag, m.Digest)
 	}
 	return err
 }
@@ -96,47 +91,30 @@ func crashChild() {
 		}
 	}
 	if err != nil {
-		say("error %v", err)
+		storetest.Say("error %v", err)
 		os.Exit(1)
 	}
-	os.Exit(0)
+	for { // until it is killed
+		storetest.Say("done")
+	}
 }
 
-// importAndKill lets a child import until it has said n lines, kills it, and
-// returns the tags that it had said by then.
+// importAndKill lets a child do n steps of an import, and returns the tags that
+// it said were moved, and whether it had done all.
 func importAndKill(from, to string, n int) (tags []string, done bool, err error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, false, err
-	}
-	c := exec.Command(exe)
-	c.Env = append(os.Environ(), crashFromEnv+"="+from, crashToEnv+"="+to)
-	c.Stderr = os.Stderr
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return nil, false, err
-	}
-	if err := c.Start(); err != nil {
-		return nil, false, err
-	}
-	lines := bufio.NewScanner(out)
-	heard := 0
-	for lines.Scan() {
-		switch word, rest, _ := strings.Cut(lines.Text(), " "); word {
+	_, err = storetest.KillAfter(n, func(line string) error {
+		word, rest, _ := strings.Cut(line, " ")
+		switch word {
 		case "tag":
 			tags = append(tags, rest)
+		case "done":
+			done = true
 		case "error":
-			err = errors.New("child: " + rest)
+			return errors.New("child: " + rest)
 		}
-		if heard++; heard == n {
-			err = errors.Join(err, c.Process.Kill()) // SIGKILL; the pipe holds what was said before
-		}
-	}
-	werr := c.Wait()
-	if werr != nil && !strings.Contains(werr.Error(), "killed") {
-		err = errors.Join(err, werr)
-	}
-	return tags, werr == nil, err
+		return nil
+	}, crashFromEnv+"="+from, crashToEnv+"="+to)
+	return tags, done, err
 }
 
 func TestKilledImport(t *testing.T) {
@@ -160,12 +138,7 @@ func TestKilledImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := crashKills
-	if s := os.Getenv(crashKillsEnv); s != "" {
-		if _, err := fmt.Sscan(s, &n); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n := storetest.Kills(t, crashKills)
 	rng := rand.New(rand.NewPCG(2, 9))
 	killed := 0
 	for kill := 0; kill < n; {
