@@ -82,7 +82,7 @@ func (b *breaker) admit() *failure {
 	wait := max(time.Second, b.retryAt.Sub(b.c.now()))
 	b.c.metrics.broken.WithLabelValues(b.name).Inc()
 	return &failure{kind: Unavailable, retryAfter: wait, broken: true,
-		err: fmt.Errorf("%s is not asked: it has failed since %s, %w", b.base.Host, b.since.UTC().Format(time.RFC3339), b.why)}
+		err: fmt.Errorf("%s is not asked: it has failed since %s, the last time with: %w", b.base.Host, b.since.UTC().Format(time.RFC3339), b.why)}
 }
 
 // answered notes any answer that shows the host at work.
@@ -105,7 +105,7 @@ func (b *breaker) refused5xx(status int, what string) {
 	b.last, b.heard = what, b.c.now()
 	b.mu.Unlock()
 	if !again {
-		b.failed(1, fmt.Errorf("the last time with %d %s", status, http.StatusText(status)))
+		b.failed(1, fmt.Errorf("%d %s", status, http.StatusText(status)))
 	}
 }
 
@@ -125,9 +125,9 @@ func (b *breaker) broke(ctx context.Context, began time.Time, err error) {
 	b.mu.Unlock()
 	switch {
 	case !silent:
-		b.failed(1, fmt.Errorf("the last time with: %w", safe(err)))
+		b.failed(1, safe(err))
 	case !heard: // else it has only been slow with this
-		b.failed(breakAfter, fmt.Errorf("the last time with: %w", safe(err)))
+		b.failed(breakAfter, safe(err))
 	}
 }
 
@@ -177,7 +177,7 @@ func (b *breaker) recover(pause time.Duration) {
 			b.c.o.Log.Info("upstream answers again", zap.String("upstream", b.name), zap.String("host", b.base.Host))
 			return
 		}
-		b.state, b.why = open, fmt.Errorf("the last time with: %w", err)
+		b.state, b.why = open, err
 		pause = b.pause()
 		b.mu.Unlock()
 	}
