@@ -49,27 +49,21 @@ func (d *Daemon) repair(ctx context.Context, in store.Info) error {
 	if k, ok := d.Catalog.Find(in.Digest); ok { // a cached small blob has no sources of its own
 		names = append(names[:len(names):len(names)], k.Name.String())
 	}
-	if registry.IsManifestType(in.Meta.MediaType) {
-		for _, name := range names {
-			if d.repairManifest(ctx, in, name) == nil {
-				return nil
-			}
-		}
-		names = nil // no registry gives it as a blob
-	}
 	w := fetch.Want{Digest: in.Digest, Size: in.Size}
 	for _, name := range names {
-		if w.Source = fetch.ParseSource(name); d.fetches(w.Source) {
-			break
+		src := fetch.ParseSource(name)
+		_, upstream := d.Upstream.URL(src.Upstream)
+		switch {
+		case !upstream: // what is pushed may be kept for good elsewhere, too
+			w.Source = src
+		case !registry.IsManifestType(in.Meta.MediaType):
+			w.Source = src
+			return d.Engine.Repair(ctx, w)
+		case d.repairManifest(ctx, in, name) == nil: // no registry gives it as a blob
+			return nil
 		}
 	}
 	return d.Engine.Repair(ctx, w)
-}
-
-// fetches tells whether something is fetched from a source, as far as settings tell.
-func (d *Daemon) fetches(s fetch.Source) bool {
-	_, ok := d.Upstream.URL(s.Upstream)
-	return ok
 }
 
 func (d *Daemon) repairManifest(ctx context.Context, in store.Info, name string) error {
@@ -115,6 +109,6 @@ func (d *Daemon) scrubStatus(st *status.Status) {
 			remedy = "push again what was pushed here, or let a host run that has pulled it; the rest is fetched again as soon as a source has it"
 		}
 		st.Warnings = append(st.Warnings, status.Warning{Code: "content-damaged", Remedy: remedy,
-			Text: fmt.Sprintf("%d blobs (%d of them pushed here) are damaged on the disk and not served, the first is %s of %v", n, kept, x.Repairs[0].Info.Digest, x.Repairs[0].Info.Meta.Sources)})
+			Text: fmt.Sprintf("content is damaged on the disk and not served: %d in all, %d pushed here, the first is %s of %v", n, kept, x.Repairs[0].Info.Digest, x.Repairs[0].Info.Meta.Sources)})
 	}
 }

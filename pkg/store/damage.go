@@ -89,7 +89,10 @@ func (st *state) demote(why string) error {
 	if old != nil {
 		err = errors.Join(err, old.Close())
 	}
-	return err
+	if err != nil {
+		s.log.Warn("what is left of a damaged blob", zap.Stringer("digest", st.digest), zap.Error(err))
+	}
+	return nil
 }
 
 // salvage copies the pieces that match a hash that the runs tell into a new
