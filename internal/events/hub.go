@@ -159,6 +159,9 @@ type State struct {
 	NextTry   time.Time `json:"nextTry,omitzero"`
 }
 
+// Broken tells whether the endpoint is only tried once a minute.
+func (s State) Broken() bool { return s.Failing >= breakAfter }
+
 // States of the endpoints, as configured.
 func (h *Hub) States() []State {
 	list := make([]State, len(h.endpoints))

@@ -132,7 +132,7 @@ func TestOrderAndRetry(t *testing.T) {
 		}
 		time.Sleep(3 * time.Minute)
 		s := h.States()[0]
-		if s.Failing < breakAfter || s.Queued != 5 || s.LastError == "" || !s.Oldest.Equal(began) {
+		if !s.Broken() || s.Queued != 5 || s.LastError == "" || !s.Oldest.Equal(began) {
 			t.Errorf("%+v", s)
 		}
 		time.Sleep(10 * time.Minute)

@@ -69,7 +69,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		if !s.Oldest.IsZero() {
 			age = time.Since(s.Oldest).Seconds()
 		}
-		if s.Failing >= breakAfter {
+		if s.Broken() {
 			open = 1
 		}
 		gauge(g.pending, float64(s.Queued))

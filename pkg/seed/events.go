@@ -1,14 +1,17 @@
 package seed
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/events"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -27,6 +30,24 @@ func openEvents(d *daemon.Daemon, c config.Seeder) (*events.Hub, error) {
 		Dir: filepath.Join(c.Data, "events"), Endpoints: list, Instance: d.Node.ID().String(),
 		Log: d.Log.Named("events"), Registerer: d.Metrics, Namespace: "seeder",
 	})
+}
+
+// endpointWarnings are about endpoints that do not take events.
+type endpointWarnings struct{ hub atomic.Pointer[events.Hub] }
+
+// status adds them; there are none until hub is set.
+func (w *endpointWarnings) status(st *status.Status) {
+	hub := w.hub.Load()
+	if hub == nil {
+		return
+	}
+	for _, s := range hub.States() {
+		if s.Broken() {
+			st.Warnings = append(st.Warnings, status.Warning{Code: "events-failing",
+				Text:   fmt.Sprintf("endpoint %s does not take events, and %d wait: %s", s.Name, s.Queued, s.LastError),
+				Remedy: "look at the endpoint and the way to it; `seeder events` shows more (docs/events.md)"})
+		}
+	}
 }
 
 // tellRequests is the registry handler's hook for what clients did.

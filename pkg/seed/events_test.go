@@ -9,8 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,6 +22,7 @@ import (
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
 	"github.com/samara-p2p/samara/internal/events"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/status"
 )
 
 // An endpoint is told of what clients did, and of nothing that failed.
@@ -110,4 +114,37 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%q\nwant %q", got, want)
 	}
 	b.wantMetrics(`seeder_events_delivered_total{endpoint="ci"} 12`, `seeder_events_pending{endpoint="ci"} 0`)
+}
+
+// An endpoint that does not take events is a warning.
+func TestEventsWarning(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "events.yaml")
+	if err := os.WriteFile(file, []byte("- {name: down, url: 'http://127.0.0.1:1'}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := events.ReadEndpoints(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		hub, err := events.Open(events.Options{Dir: filepath.Join(filepath.Dir(file), "events"), Endpoints: list})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hub.Close()
+		var w endpointWarnings
+		var st status.Status
+		w.status(&st) // nothing, before there is a hub
+		w.hub.Store(hub)
+		hub.Publish(events.Event{Action: events.Push, Kind: events.Manifest, Repository: "local/team/app"})
+		w.status(&st)
+		if len(st.Warnings) != 0 {
+			t.Errorf("%+v", st.Warnings)
+		}
+		time.Sleep(10 * time.Minute)
+		w.status(&st)
+		if len(st.Warnings) != 1 || st.Warnings[0].Code != "events-failing" || !strings.Contains(st.Warnings[0].Text, "down does not take events, and 1 wait") {
+			t.Errorf("%+v", st.Warnings)
+		}
+	})
 }

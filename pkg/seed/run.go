@@ -9,6 +9,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -24,8 +25,9 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	if err != nil {
 		return err
 	}
+	var endpoints endpointWarnings
 	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true, Prefixes: prefixes,
-		Durable: kept.open(), Status: kept.status})
+		Durable: kept.open(), Status: func(st *status.Status) { kept.status(st); endpoints.status(st) }})
 	if err != nil {
 		return err
 	}
@@ -37,6 +39,7 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 		return err
 	}
 	if hub != nil {
+		endpoints.hub.Store(hub)
 		defer hub.Close()
 	}
 	repos, err := openRepositories(d, c, b, kept, hub)
