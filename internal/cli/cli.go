@@ -50,7 +50,7 @@ from the upstream.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewPeerd(); return l }
-	root.AddCommand(serve, newStatus("peerd"), newConfig("peerd", newLoader), newVersion("peerd"))
+	root.AddCommand(serve, newStatus("peerd"), newConfig("peerd", newLoader), newSetup(), newVersion("peerd"))
 	return root
 }
 
@@ -80,6 +80,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	if errors.As(err, new(*leftOut)) || errors.As(err, new(*damaged)) {
 		return exitPart
 	}
+	if own := (*withStatus)(nil); errors.As(err, &own) {
+		return own.status
+	}
 	var failed *runError
 	var bad *config.Error
 	if errors.As(err, &failed) && !errors.As(err, &bad) {
@@ -94,6 +97,12 @@ type runError struct{ err error }
 
 func (e *runError) Error() string { return e.err.Error() }
 func (e *runError) Unwrap() error { return e.err }
+
+// withStatus is an error of a command that has exit statuses of its own.
+type withStatus struct {
+	error
+	status int
+}
 
 // runs wraps what a command does.
 func runs(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {
