@@ -28,13 +28,14 @@ func FuzzParseRule(f *testing.F) {
 func FuzzParseScopes(f *testing.F) {
 	f.Add("repository:team/app:pull,push registry:catalog:*")
 	f.Add("repository(plugin):host:5000/a:*")
+	f.Add("repository:a:pull,catalog,admin")
 	f.Fuzz(func(t *testing.T, s string) {
 		list := parseScopes([]string{s})
 		if len(list) > maxScopes || len(list) > len(strings.Fields(s)) {
 			t.Fatalf("%q gives %d scopes", s, len(list))
 		}
 		for _, one := range list {
-			if one.actions.has(Catalog) || one.catalog && one.actions != 0 {
+			if one.actions&(Catalog|Admin) != 0 || one.catalog && one.actions != 0 {
 				t.Fatalf("%q gives %+v", s, one)
 			}
 		}
