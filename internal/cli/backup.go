@@ -29,7 +29,7 @@ directory. docs/moving.md has more.`}
 	cmd.Flags().BoolVar(&proxied, "proxied", false, "save also what was fetched from upstreams")
 	cmd.RunE = withArgs(o, func(cmd *cobra.Command, args []string) error {
 		if keep < 0 {
-			return errors.New("--keep: want a number of snapshots")
+			return &usageError{errors.New("--keep: want a number of snapshots")}
 		}
 		if err := o.onDisk("protect the bucket itself (versions, replication), and copy identity.key, swarm.key and token-keys.json of the data directory"); err != nil {
 			return err

@@ -83,6 +83,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	if own := (*withStatus)(nil); errors.As(err, &own) {
 		return own.status
 	}
+	if errors.As(err, new(*usageError)) {
+		return exitUsage
+	}
 	var failed *runError
 	var bad *config.Error
 	if errors.As(err, &failed) && !errors.As(err, &bad) {
@@ -103,6 +106,12 @@ type withStatus struct {
 	error
 	status int
 }
+
+// usageError marks errors about arguments that cobra cannot know of.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
 
 // runs wraps what a command does.
 func runs(f func(cmd *cobra.Command) error) func(*cobra.Command, []string) error {

@@ -74,7 +74,7 @@ func (e *exporter) run(cmd *cobra.Command, to string, images []string) error {
 	for _, im := range images {
 		repo, ref, err := transfer.ParseImage(im)
 		if err != nil {
-			return err
+			return &usageError{err}
 		}
 		items = append(items, transfer.Item{Repository: repo, Reference: ref, ToRepository: repo, ToTag: ref})
 	}
@@ -100,7 +100,7 @@ func (e *exporter) write(cmd *cobra.Command, to string, fill func(*transfer.Layo
 	if tar {
 		dir = to + ".partial"
 	} else if strings.HasSuffix(to, ".gz") || strings.HasSuffix(to, ".tgz") || strings.HasSuffix(to, ".zst") {
-		return fmt.Errorf("%s: layers are compressed already; give a directory, or a name that ends in .tar", to)
+		return &usageError{fmt.Errorf("%s: layers are compressed already; give a directory, or a name that ends in .tar", to)}
 	}
 	l, err := transfer.NewLayoutWriter(dir)
 	if err == nil {
@@ -136,7 +136,7 @@ func (e *exporter) source(cmd *cobra.Command) (transfer.Source, func() error, er
 	const seeder = "seeder"
 	client, err := newClient(e.c, []upstream.Registry{{Name: seeder, URL: strings.TrimSuffix(e.from, "/")}})
 	if err != nil {
-		return nil, nil, fmt.Errorf("--from: %w", err) // the URL may hold a password
+		return nil, nil, &usageError{fmt.Errorf("--from: %w", err)} // the URL may hold a password
 	}
 	split := func(repo string) (registry.Name, error) {
 		return registry.Name{Upstream: seeder, Repository: repo}, nil

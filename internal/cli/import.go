@@ -216,7 +216,7 @@ func readList(cmd *cobra.Command, path string) ([]string, error) {
 
 // upstreams reads the list, and finds where each image comes from.
 func (i *importer) upstreams(list []string) (*transfer.Upstreams, []transfer.Item, error) {
-	sel, err := transfer.NewSelection(i.include, i.exclude, i.renames)
+	sel, err := i.selection()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -308,9 +308,17 @@ func newClient(c *config.Seeder, regs []upstream.Registry) (*upstream.Client, er
 
 func userAgent() string { return "samara-seeder/" + Version() }
 
+func (i *importer) selection() (*transfer.Selection, error) {
+	sel, err := transfer.NewSelection(i.include, i.exclude, i.renames)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return sel, nil
+}
+
 // run chooses and renames images of a source, and moves them.
 func (i *importer) run(cmd *cobra.Command, src transfer.Source, images [][2]string, r *transfer.Report, after func(*transfer.Copier, []transfer.Item) error) (*transfer.Report, error) {
-	sel, err := transfer.NewSelection(i.include, i.exclude, i.renames)
+	sel, err := i.selection()
 	if err != nil {
 		return r, err
 	}
@@ -365,7 +373,7 @@ func (i *importer) target(cmd *cobra.Command) (transfer.Target, func() error, er
 	if i.to != "" {
 		r, err := transfer.NewRemote(i.to, userAgent())
 		if err != nil {
-			return nil, nil, fmt.Errorf("--to: %w", err) // the URL may hold a password
+			return nil, nil, &usageError{fmt.Errorf("--to: %w", err)} // the URL may hold a password
 		}
 		return r, func() error { r.Close(); return nil }, nil
 	}

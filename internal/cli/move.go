@@ -247,7 +247,7 @@ func platforms(list []string) ([]registry.Platform, error) {
 	for _, s := range list {
 		p, err := registry.ParsePlatform(s)
 		if err != nil {
-			return nil, fmt.Errorf("--platform: %w", err)
+			return nil, &usageError{fmt.Errorf("--platform: %w", err)}
 		}
 		out = append(out, p)
 	}

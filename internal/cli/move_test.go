@@ -103,7 +103,7 @@ func TestMoving(t *testing.T) {
 	if out, errs := run(3, "export", "oci", filepath.Join(dir, "more"), "team/app:v2", "team/app:v3"); !strings.Contains(out, "team/app:v3: manifest v3: not found") || errs != "seeder: 1 problem: what they concern was left out, all else is done\n" {
 		t.Error(out, errs)
 	}
-	run(1, "export", "oci", filepath.Join(dir, "x.tar.gz"), "team/app:v1")
+	run(2, "export", "oci", filepath.Join(dir, "x.tar.gz"), "team/app:v1")
 
 	saved := filepath.Join(dir, "backup")
 	var b backup.Report
@@ -161,15 +161,15 @@ func TestMovingFails(t *testing.T) {
 		{[]string{"import", "oci", layout, "--data", free(), "--local", "other"}, 3, "not local to the seeder"},
 		{[]string{"import", "oci", nameless, "--data", free(), "--local", "*"}, 3, "--name REPOSITORY"},
 		{[]string{"import", "oci", nameless, "--data", free(), "--local", "*", "--name", "team/app"}, 0, "images     1"},
-		{[]string{"import", "oci", layout, "--to", "ftp://x"}, 1, "want the URL of a registry"},
-		{[]string{"import", "oci", layout, "--to", "http://user:secret@127.0.0.1:1"}, 1, "docker login"},
-		{[]string{"export", "oci", t.TempDir(), "team/app:v1", "--from", "http://user:secret@127.0.0.1:1"}, 1, "--from"},
+		{[]string{"import", "oci", layout, "--to", "ftp://x"}, 2, "want the URL of a registry"},
+		{[]string{"import", "oci", layout, "--to", "http://user:secret@127.0.0.1:1"}, 2, "docker login"},
+		{[]string{"export", "oci", t.TempDir(), "team/app:v1", "--from", "http://user:secret@127.0.0.1:1"}, 2, "--from"},
 		{[]string{"import", "oci", layout, "--to", refuses.URL}, 1, "404"},
-		{[]string{"import", "oci", layout, "--rename", "x", "--data", free(), "--local", "*"}, 1, "want FROM=TO"},
+		{[]string{"import", "oci", layout, "--rename", "x", "--data", free(), "--local", "*"}, 2, "want FROM=TO"},
 		{[]string{"import", "oci"}, 2, "accepts 1 arg"},
 		{[]string{"import", "oci", filepath.Join(layout, "nothing")}, 1, "no such file"},
 		{[]string{"import", "registry", layout}, 1, "rootdirectory"},
-		{[]string{"backup", t.TempDir(), "--data", data, "--keep", "-1"}, 1, "--keep"},
+		{[]string{"backup", t.TempDir(), "--data", data, "--keep", "-1"}, 2, "--keep"},
 		{[]string{"backup", t.TempDir(), "--data", t.TempDir()}, 1, "no data directory of a seeder"},
 		{[]string{"backup", t.TempDir(), "--local", "Bad Name", "--nothing"}, 2, "unknown flag"},
 	} {
