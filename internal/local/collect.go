@@ -206,6 +206,8 @@ func (c *collection) remove(ctx context.Context, s *seen, todo []Removal) error 
 			return err
 		}
 		c.add(m)
+		c.r.log.Info("collected", zap.String("kind", m.Kind), zap.String("repository", m.Repository),
+			zap.String("tag", m.Tag), zap.Stringer("digest", m.Digest), zap.String("reason", m.Reason))
 		c.r.o.Removed(m)
 	}
 	return nil
