@@ -22,6 +22,10 @@ import (
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
+// adminGrace is how long requests at the socket may take to finish at the end;
+// those that wait for a job end with it.
+const adminGrace = 5 * time.Second
+
 // adminAPI is the admin API: at a socket of this host, for whom its permissions
 // let in, and on the registry's listener behind the guard.
 type adminAPI struct {
@@ -65,11 +69,13 @@ func openAdmin(ctx context.Context, d *daemon.Daemon, c config.Seeder, a *admini
 
 // listenSocket listens where nobody does. The socket is its owner's alone.
 func listenSocket(ctx context.Context, path string) (net.Listener, error) {
-	// One that was left by a process that was killed is in the way; whoever has
-	// the data directory is the only one that may listen.
+	// One that was left by a process that was killed is in the way.
 	if st, err := os.Lstat(path); err == nil {
 		if st.Mode().Type() != fs.ModeSocket {
 			return nil, errors.New("there is something else than a socket")
+		}
+		if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
+			return nil, errors.Join(errors.New("another process listens there"), c.Close())
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, err
@@ -90,8 +96,10 @@ func (a *adminAPI) close() {
 	if a.socket == nil {
 		return
 	}
-	if err := a.socket.Close(); err != nil {
-		a.log.Warn("closing the admin socket", zap.Error(err))
+	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
+	defer cancel()
+	if err := a.socket.Shutdown(ctx); err != nil {
+		a.log.Warn("requests at the admin socket were cut off", zap.Error(errors.Join(err, a.socket.Close())))
 	}
 	<-a.done
 }

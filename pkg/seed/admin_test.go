@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -131,15 +132,19 @@ func TestPurge(t *testing.T) {
 		t.Fatalf("%s within the TTL", got)
 	}
 	var p admin.Purged
+	dropped := 0
 	b.Until("purged", func() error { // readers may not have let go of what they got
 		if err := b.call("POST", "/purge", admin.PurgeRequest{Repository: "lab/app"}, &p); err != nil {
 			t.Fatal(err)
 		}
-		if p.Shared > 0 {
+		if dropped += p.Blobs; p.Shared > 0 {
 			return fmt.Errorf("%+v", p)
 		}
 		return nil
 	})
+	if dropped != 4 {
+		t.Errorf("%d blobs were dropped, want a manifest, a config and two layers", dropped)
+	}
 	if err := b.call("GET", "/usage", nil, &u); err != nil || len(u.Repositories) != 1 || u.Repositories[0].Repository != "up.test/lab/other" {
 		t.Errorf("%+v %v", u, err)
 	}
@@ -273,6 +278,15 @@ func TestSocketPath(t *testing.T) {
 	}
 	if content, err := os.ReadFile(path); err != nil || string(content) != "precious" {
 		t.Errorf("%q %v", content, err)
+	}
+	b.c.AdminSocket = socket(t)
+	ln, err := net.Listen("unix", b.c.AdminSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := Run(context.Background(), b.c, "test"); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Error(err)
 	}
 	if _, err := http.Get("http://" + b.c.Listen); err == nil {
 		t.Error("the seeder goes on")

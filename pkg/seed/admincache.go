@@ -91,7 +91,7 @@ func (a *administrator) Usage(ctx context.Context, prefix string) (admin.Usage, 
 			return u, err
 		}
 		for _, l := range list {
-			name := canonical(a.d, l.Repository, "")
+			name := registry.Name{Upstream: a.localName, Repository: l.Repository}.String()
 			if below(name, prefix) {
 				u.Repositories = append(u.Repositories, admin.RepositoryUsage{Repository: name, Local: true, Bytes: l.Bytes,
 					Blobs: l.Blobs + l.Manifests, Tags: l.Tags, LastPull: l.LastPull})
@@ -203,7 +203,8 @@ func (a *administrator) Purge(_ context.Context, r admin.PurgeRequest) (admin.Pu
 	}
 	a.up.meta.Forget(n)
 	a.up.refs.Forget(n)
-	return out, a.drop(n, which, &out)
+	err = a.drop(n, which, &out)
+	return out, err
 }
 
 // proxied is the repository that a client means by a name.
