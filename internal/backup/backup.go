@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,12 +162,12 @@ func (b *run) take(ctx context.Context, started time.Time) error {
 			return fmt.Errorf("repository %s: %w", name, err)
 		}
 	}
+	b.forgetUnlinked()
 	if b.Proxied {
 		if err := b.proxied(ctx); err != nil {
 			return err
 		}
 	}
-	b.forgetUnlinked()
 	h := header{Version: 1, Started: started, Program: b.Program, Proxied: b.Proxied}
 	if h.ID, err = b.newID(started); err != nil {
 		return err
@@ -198,6 +199,7 @@ func (b *run) forgetUnlinked() {
 		}
 	}
 	b.entries = slices.DeleteFunc(b.entries, func(e entry) bool { return e.Kept && !linked[e.Digest] })
+	maps.DeleteFunc(b.content, func(d digest.Digest, _ bool) bool { return !linked[d] })
 }
 
 // newID is the time. IDs are in the order of the snapshots, also of two in a
@@ -291,7 +293,10 @@ func (b *run) tag(ctx context.Context, name, tag string) error {
 	var e entry
 	err := b.again(ctx, func() (err error) {
 		var l tagLink
-		if e, err = b.src.link(tagPath(name, tag), &l); err != nil {
+		if e, err = b.src.link(tagPath(name, tag), &l); errors.Is(err, fs.ErrNotExist) {
+			return errGone
+		}
+		if err != nil {
 			return err
 		}
 		if _, err := registry.ParseDigest(l.Digest.String()); err != nil {
@@ -303,7 +308,7 @@ func (b *run) tag(ctx context.Context, name, tag string) error {
 	case err == nil:
 		b.enter(e)
 		return nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errGone): // deleted; or its manifest is, which is the same
+	case errors.Is(err, errGone): // deleted; or its manifest is, which is the same
 		return nil
 	case errors.Is(err, errLost), errors.Is(err, errBadLink):
 		b.problem(name+":"+tag, err)
