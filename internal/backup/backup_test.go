@@ -479,6 +479,7 @@ func TestOnline(t *testing.T) {
 				}
 				if err != nil {
 					t.Errorf("%s: %v", repo, err)
+					stop()
 					return
 				}
 				last = next
@@ -504,7 +505,11 @@ func TestOnline(t *testing.T) {
 	snapshots := 0
 	for n := 0; n < 4 || freed.Load() == 0 && n < 60; n++ {
 		for range 5 { // something happens between any two
-			<-moved
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return // somebody has failed
+			}
 		}
 		select {
 		case collect <- struct{}{}:
