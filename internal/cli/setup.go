@@ -308,7 +308,7 @@ func (o *setupOptions) show(cmd *cobra.Command, p *hostconf.Plan, one func(io.Wr
 		showNotes(w, p.Notes)
 	}
 	if n := len(p.Problems()); n > 0 {
-		return &leftOut{n}
+		return &withStatus{error: errors.New("left to you: " + count(n, "problem")), status: exitPart}
 	}
 	return nil
 }

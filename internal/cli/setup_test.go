@@ -193,3 +193,19 @@ func TestSetupUsage(t *testing.T) {
 		}
 	}
 }
+
+// A problem that is left to a person is exit status 3; the rest is done.
+func TestSetupLeavesProblem(t *testing.T) {
+	root := setupHost(t)
+	hosts := filepath.Join(root, "etc/containerd/certs.d/ghcr.io/hosts.toml")
+	if err := os.MkdirAll(filepath.Dir(hosts), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(hosts, []byte("server = \n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs := setup(t, "apply", "--root", root, "--registry", "docker.io,ghcr.io", "--runtime", "containerd")
+	if code != 3 || errs != "peerd: left to you: 1 problem\n" || !strings.Contains(out, "made /etc/containerd/certs.d/docker.io/hosts.toml\n") || !strings.Contains(out, "problem: containerd: not-edited: ") {
+		t.Errorf("exit status %d\n%s%s", code, out, errs)
+	}
+}

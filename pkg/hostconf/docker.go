@@ -126,7 +126,6 @@ func parseDaemonJSON(src []byte) ([]string, error) {
 // jsonMember is where a member of the outermost object is in the text.
 type jsonMember struct {
 	before   int // where the one before it, or the opening brace, ends
-	start    int // of the key
 	value    int // start of the value
 	end      int // of the value
 	elements []jsonElement
@@ -152,7 +151,6 @@ func jsonObject(src []byte) (open int, members map[string]jsonMember, err error)
 			return 0, nil, err
 		}
 		key, _ := t.(string)
-		m.start = m.before + bytes.IndexByte(src[m.before:], '"')
 		m.value = int(dec.InputOffset())
 		for m.value < len(src) && strings.IndexByte(" \t\r\n:", src[m.value]) >= 0 {
 			m.value++

@@ -84,7 +84,7 @@ func render(p *Plan) string {
 	return b.String()
 }
 
-// Every host of testdata/hosts: the plan is the one that is there; apply twice is
+// contract 16, 23. Every host of testdata/hosts: the plan is the one that is there; apply twice is
 // apply once; what was written is what the runtimes then follow; undo gives all
 // back, byte for byte, also after edits of others.
 func TestHosts(t *testing.T) {

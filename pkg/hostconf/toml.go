@@ -30,7 +30,6 @@ type tomlTable struct {
 type tomlValue struct {
 	table  int      // index of the table it is in, -1 for none
 	key    []string // below that table
-	line   int      // offset of its line
 	start  int      // offset of the value
 	end    int      // offset behind the value, where known: of strings
 	text   string   // of strings
@@ -104,8 +103,8 @@ func keyOf(e *unstable.Node) (key []string, start, end int) {
 }
 
 func (t *tomlText) valueOf(e *unstable.Node) tomlValue {
-	key, start, end := keyOf(e)
-	v := tomlValue{table: len(t.tables) - 1, key: key, line: t.lineOf(start), kind: e.Value().Kind}
+	key, _, end := keyOf(e)
+	v := tomlValue{table: len(t.tables) - 1, key: key, kind: e.Value().Kind}
 	for v.start = end; v.start < len(t.src) && strings.IndexByte(" \t=", t.src[v.start]) >= 0; v.start++ {
 	}
 	switch v.kind {

@@ -61,7 +61,7 @@ func problems(t *testing.T, h *Host, s Settings) []string {
 	return codes
 }
 
-// Each fault, made on a host that is proven to be right, is found and named.
+// contract 23. Each fault, made on a host that is proven to be right, is found and named.
 func TestVerifyFaults(t *testing.T) {
 	const hub, podmanFile = "/etc/containerd/certs.d/docker.io/hosts.toml", "/etc/containers/registries.conf.d/50-samara.conf"
 	replace := func(path, from, to string) func(*testing.T, *Host, *Settings) {
