@@ -66,6 +66,9 @@ func renderHead(w io.Writer, s *status.Status) {
 	if text := scrubText(s); text != "" {
 		line("scrub", "%s", text)
 	}
+	if o := s.ObjectStore; o != nil {
+		line("object store", "%s", objectStoreText(o))
+	}
 	b := s.Bytes
 	in := b.FromPeers + b.FromSeeder + b.FromUpstream + b.FromObjectStore
 	text := fmt.Sprintf("peers %s, seeder %s, upstream %s", part(b.FromPeers, in), part(b.FromSeeder, in), part(b.FromUpstream, in))
@@ -380,4 +383,23 @@ func span(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
 	}
+}
+
+// objectStoreText is how a seeder's object store is: where, and what is still
+// to be done.
+func objectStoreText(o *status.ObjectStore) string {
+	text := clean(o.Location)
+	if o.Error != "" {
+		text += ", failing"
+	}
+	if o.Copying {
+		text += ", being filled"
+	}
+	if o.Copies > 0 {
+		text += ", " + count(o.Copies, "blob") + " to copy"
+	}
+	if o.Pending > 0 {
+		text += ", " + count(o.Pending, "link") + " to mend"
+	}
+	return text
 }

@@ -38,9 +38,9 @@ func example() *status.Status {
 			{Digest: "sha256:" + strings.Repeat("1a", 32), Source: "docker.io/library/nginx", Size: 200 << 20, Have: 104 << 20, Pieces: 416, PieceCount: 800, State: status.Fetching, Peers: 6, Readers: 1, RateBytesPerSec: 12 << 20,
 				BytesBySource: status.Sources{Peers: 80 << 20, Seeder: 20 << 20, Upstream: 4 << 20}},
 			{Digest: "sha256:" + strings.Repeat("2b", 32), State: status.Fetching},
-			{Digest: "sha256:" + strings.Repeat("3c", 32), Source: "ghcr.io/org/app", Size: 10 << 20, Have: 10 << 20, State: status.Complete, StartedAt: start, EndedAt: start.Add(2300 * time.Millisecond), BytesBySource: status.Sources{Peers: 10 << 20}},
+			{Digest: "sha256:" + strings.Repeat("3c", 32), Source: "ghcr.io/org/app", Size: 10 << 20, Have: 10 << 20, State: status.Complete, StartedAt: start, EndedAt: start.Add(2300 * time.Millisecond), BytesBySource: status.Sources{Peers: 8 << 20, ObjectStore: 2 << 20}},
 			{Digest: "sha256:" + strings.Repeat("4d", 32), Size: 10 << 20, Have: 1 << 20, State: status.Failed, Error: "upstream: 404\x1b[31m not found"}},
-		Bytes:   status.Bytes{FromPeers: 1590 << 20, FromSeeder: 130 << 20, FromUpstream: 4 << 20, ToPeers: 999, ToClients: 314 << 20},
+		Bytes:   status.Bytes{FromPeers: 1590 << 20, FromSeeder: 130 << 20, FromUpstream: 4 << 20, FromObjectStore: 7 << 20, ToPeers: 999, ToClients: 314 << 20},
 		Clients: status.Clients{Requests: 42, LastRequest: start.Add(3700 * time.Second)},
 		Store: status.Store{Path: "/var/lib/samara/peerd", Used: 12 << 30, Quota: 50 << 30, Complete: 12, Partial: 1,
 			Prefixes: []status.Prefix{{Prefix: "docker.io/library", Used: 3 << 30, Quota: 4 << 30}}},
@@ -48,8 +48,9 @@ func example() *status.Status {
 			Damaged: []status.Damaged{{Digest: "sha256:" + strings.Repeat("5e", 32), Size: 100, Kept: true, Sources: []string{"local/team/app"}, Tries: 1, Error: "no peer has it"}}},
 		Upstreams: []status.Upstream{
 			{Name: "docker.io", URL: "https://registry-1.docker.io", Default: true, Requests: 7, Bytes: 4 << 20, Errors: 1, LastError: "429 Too Many Requests"}},
-		Liars:    []status.Liar{{ID: "12D3KooWLiar", Addr: "10.0.0.3:4002", Bad: 1, Digest: "sha256:" + strings.Repeat("1a", 32), Reason: "piece 7 did not match its hash"}},
-		Warnings: []status.Warning{{Code: "seeder-unreachable", Text: "seeder http://10.0.0.9:5000 does not answer", Remedy: "check --seeder"}},
+		ObjectStore: &status.ObjectStore{Location: "s3://images/prod", Copies: 2, Pending: 1, Copying: true, Error: "no route to host", Since: start.Add(time.Hour)},
+		Liars:       []status.Liar{{ID: "12D3KooWLiar", Addr: "10.0.0.3:4002", Bad: 1, Digest: "sha256:" + strings.Repeat("1a", 32), Reason: "piece 7 did not match its hash"}},
+		Warnings:    []status.Warning{{Code: "seeder-unreachable", Text: "seeder http://10.0.0.9:5000 does not answer", Remedy: "check --seeder"}},
 	}
 }
 

@@ -230,9 +230,13 @@ func (h *Home) tidy() {
 	if h.usable() != nil {
 		return
 	}
-	n, err := h.o.Objects.AbortUploads(h.ctx)
-	if err != nil && h.ctx.Err() == nil {
-		h.log.Warn("cannot look for uploads left half-way in the object store; have a lifecycle rule abort them", zap.Error(err))
+	n := 0
+	for _, place := range []string{blobsKey, cacheKey} {
+		aborted, err := h.o.Objects.AbortUploads(h.ctx, place+"/")
+		if err != nil && h.ctx.Err() == nil {
+			h.log.Warn("cannot look for uploads left half-way in the object store; have a lifecycle rule abort them", zap.Error(err))
+		}
+		n += aborted
 	}
 	if n > 0 {
 		h.log.Info("uploads left half-way were aborted in the object store", zap.Int("uploads", n))

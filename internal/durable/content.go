@@ -144,11 +144,12 @@ func (h *Home) Blob(ctx context.Context, src fetch.Source, d digest.Digest, off,
 	return nil, err
 }
 
-// hasCopies tells whether it makes sense to look for a copy of an upstream's content.
+// hasCopies tells whether it makes sense to look for a copy of an upstream's
+// content: not where the last request failed, since nobody has to wait for that.
 func (h *Home) hasCopies(d digest.Digest) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.o.CopyPulled && !h.bad[d]
+	return h.o.CopyPulled && h.failed == nil && !h.bad[d]
 }
 
 // Corrupt implements fetch.Durable. A wrong copy goes; content that is nowhere

@@ -138,7 +138,7 @@ func (h *Home) usable() error {
 	case h.refused != nil:
 		return h.refused
 	case !h.claimed:
-		return fmt.Errorf("the bucket has not been seen to be this seeder's: %w", h.failed)
+		return errors.Join(errors.New("the bucket has not been seen to be this seeder's yet"), h.failed)
 	}
 	return nil
 }

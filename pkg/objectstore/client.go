@@ -218,12 +218,12 @@ func (c *Client) List(ctx context.Context, prefix string, each func(Object) erro
 }
 
 // AbortUploads ends the uploads in parts that an earlier process left
-// half-way below the prefix; it returns how many there were.
-func (c *Client) AbortUploads(ctx context.Context) (n int, err error) {
-	err = c.call(ctx, "list-uploads", "", listTime, func(ctx context.Context) error {
+// half-way below a prefix of keys; it returns how many there were.
+func (c *Client) AbortUploads(ctx context.Context, prefix string) (n int, err error) {
+	err = c.call(ctx, "list-uploads", prefix, listTime, func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		for up := range c.core.Client.ListIncompleteUploads(ctx, c.o.Location.Bucket, c.o.Location.key(""), true) {
+		for up := range c.core.Client.ListIncompleteUploads(ctx, c.o.Location.Bucket, c.o.Location.key(prefix), true) {
 			if up.Err != nil {
 				return up.Err
 			}

@@ -278,15 +278,15 @@ func TestAbortUploads(t *testing.T) {
 	b.SetFault(func(r *http.Request) objectstoretest.Fault {
 		return objectstoretest.Fault{Drop: strings.Contains(r.URL.RawQuery, "partNumber=3") || r.Method == http.MethodDelete}
 	})
-	if err := b.PutFile(t.Context(), "x", b.file(content), int64(len(content)), objectstore.PutOptions{}); objectstore.KindOf(err) != objectstore.Unavailable {
+	if err := b.PutFile(t.Context(), "parts/x", b.file(content), int64(len(content)), objectstore.PutOptions{}); objectstore.KindOf(err) != objectstore.Unavailable {
 		t.Errorf("an upload that breaks: %v", err)
 	}
 	b.SetFault(nil)
-	if _, err := b.Stat(t.Context(), "x"); objectstore.KindOf(err) != objectstore.NotFound {
+	if _, err := b.Stat(t.Context(), "parts/x"); objectstore.KindOf(err) != objectstore.NotFound {
 		t.Errorf("half an object is there: %v", err)
 	}
 	for _, want := range []int{1, 0} {
-		if n, err := b.AbortUploads(t.Context()); n != want || err != nil {
+		if n, err := b.AbortUploads(t.Context(), "parts/"); n != want || err != nil {
 			t.Errorf("aborted %d, want %d: %v", n, want, err)
 		}
 	}

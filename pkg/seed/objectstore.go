@@ -119,7 +119,7 @@ type copied struct {
 // Held implements metadata.Content.
 func (c copied) Held(d digest.Digest, limit int64) ([]byte, string, error) {
 	content, mediaType, err := c.Engine.Held(d, limit)
-	if err == nil || !errors.Is(err, store.ErrNotFound) {
+	if err == nil || !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrNotHeld) {
 		return content, mediaType, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), copyTimeout)

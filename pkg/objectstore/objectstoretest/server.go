@@ -79,7 +79,7 @@ func Start(t testing.TB) *Server {
 		},
 		ModifyResponse: func(r *http.Response) error {
 			if f, ok := r.Request.Context().Value(faultKey{}).(Fault); ok && f.Cut > 0 && r.StatusCode < 300 {
-				r.Body = cut{io.LimitReader(r.Body, f.Cut), r.Body}
+				r.Body = &cut{r.Body, f.Cut}
 			}
 			return nil
 		},
@@ -96,17 +96,18 @@ func Start(t testing.TB) *Server {
 
 type faultKey struct{}
 
-// cut ends a body before its length, which makes the proxy abort the answer.
+// cut fails after some bytes of a body, which makes the proxy abort the answer.
 type cut struct {
-	io.Reader
-	io.Closer
+	io.ReadCloser
+	left int64
 }
 
-func (c cut) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
+func (c *cut) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, io.ErrUnexpectedEOF
 	}
+	n, err := c.ReadCloser.Read(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
 	return n, err
 }
 
