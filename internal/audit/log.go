@@ -37,7 +37,7 @@ type Event struct {
 	Auth   string `json:"auth,omitempty"` // how that was proved
 	Client string `json:"client,omitempty"`
 
-	Action     string `json:"action"` // pull, push, delete, catalog, login, repair
+	Action     string `json:"action"` // pull, push, delete, catalog, login, admin, repair
 	Method     string `json:"method,omitempty"`
 	Repository string `json:"repository,omitempty"`
 	Reference  string `json:"reference,omitempty"`
