@@ -50,7 +50,7 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	o := guardedOptions(d, repos.options(registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account, Notify: tellRequests(d, hub),
 	}))
-	api := registry.NewHandler(newScoped(d, repos), o)
+	api := registry.NewHandler(newScoped(d, repos, kept != nil && c.BucketCopyPulled), o)
 	api = refuseLoops(api, d.Node.ID().String())
 	g, err := openGate(d, c)
 	if err != nil {

@@ -25,6 +25,7 @@ type scoped struct {
 	registry.Backend
 	d      *daemon.Daemon
 	proves func(ctx context.Context, r registry.Request) error
+	copies bool // content may come from copies in an object store, kept by digest alone
 
 	mu     sync.Mutex
 	proofs map[proof]time.Time // what an upstream was seen to have, and until when that is believed
@@ -35,8 +36,8 @@ type proof struct {
 	digest     digest.Digest
 }
 
-func newScoped(d *daemon.Daemon, b *repositories) *scoped {
-	return &scoped{Backend: b, d: d, proves: b.up.proves, proofs: map[proof]time.Time{}}
+func newScoped(d *daemon.Daemon, b *repositories, copies bool) *scoped {
+	return &scoped{Backend: b, d: d, proves: b.up.proves, copies: copies, proofs: map[proof]time.Time{}}
 }
 
 // Manifest implements registry.Backend.
@@ -76,14 +77,14 @@ func (s *scoped) confine(ctx context.Context, r *registry.Request) error {
 // foreign tells whether content is known, and not as this repository's. That a
 // manifest of the repository names a digest says nothing: whoever may push there
 // can name any. What is not known at all is asked of the repository's own
-// upstream.
+// upstream, unless an object store may have it.
 func (s *scoped) foreign(r *registry.Request) bool {
 	in, err := s.d.Store.Stat(r.Digest)
 	if err == nil {
 		return !slices.Contains(in.Meta.Sources, r.Name.String())
 	}
 	k, known := s.d.Catalog.Find(r.Digest)
-	return known && k.Name != r.Name
+	return s.copies || known && k.Name != r.Name
 }
 
 func (s *scoped) proved(r *registry.Request) bool {
