@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,8 @@ type Upstream struct {
 
 	Allow, Deny []string // patterns of repositories
 	MaxBlob     ByteSize // 0: no limit
+
+	Private string // whom content that is not public there is given to; "": Peerd.Private
 
 	CredentialHelper string // NAME of a program docker-credential-NAME
 	CredentialsFile  string // holds USER:PASSWORD
@@ -112,6 +115,8 @@ var upstreamOptions = []upstreamOption{
 			}
 			return []string{u.MaxBlob.String()}
 		}},
+	stringOption("private", "`by-client`, `shared` or `never`: whom the mirrors of peerds give what is not public there; instead of `private` (docs/security.md). A seeder's counts for its peers",
+		func(u *Upstream) *string { return &u.Private }),
 	stringOption("credential-helper", "NAME: its credentials come from the program `docker-credential-NAME` (`ecr-login`, `gcr`, `acr-env`)",
 		func(u *Upstream) *string { return &u.CredentialHelper }),
 	stringOption("credentials-file", "file whose first line is `USER:PASSWORD`; read again at every login",
@@ -270,6 +275,9 @@ func (u *Upstream) check(r *report) {
 		if d.v != nil && *d.v < 0 {
 			r.add("upstream", "give 0 or more", "%s: %s: %v is negative", u.Name, d.key, *d.v)
 		}
+	}
+	if u.Private != "" && !slices.Contains(privateWays, u.Private) {
+		r.add("upstream", privateFix, "%s: private: %q", u.Name, u.Private)
 	}
 	if u.CredentialHelper != "" && !helperRE.MatchString(u.CredentialHelper) {
 		r.add("upstream", "give what follows docker-credential- in the program's name, like ecr-login", "%s: credential-helper %q", u.Name, u.CredentialHelper)

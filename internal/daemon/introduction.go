@@ -46,6 +46,8 @@ type IntroduceUpstream struct {
 	Allow   []string `json:"allow,omitempty"`
 	Deny    []string `json:"deny,omitempty"`
 	MaxBlob int64    `json:"maxBlob,omitempty"` // bytes, 0 = any
+	// Private says whom the peers' mirrors give what is not public there; "" leaves that to them.
+	Private string `json:"private,omitempty"`
 }
 
 // AddrInfo is the seeder's identity and addresses in libp2p's terms.

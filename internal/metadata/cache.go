@@ -149,6 +149,14 @@ func (c *Cache) Manifest(ctx context.Context, r registry.Request) (*registry.Man
 	return c.byTag(ctx, n, r.Reference)
 }
 
+// Origin is the repository that a request is about.
+func (c *Cache) Origin(r registry.Request) registry.Name {
+	if r.Digest == "" {
+		return r.Name
+	}
+	return c.origin(r)
+}
+
 // origin is the repository a digest is asked of. Clients that name no upstream
 // (docker, podman) mean the one whose manifests named the digest (contract 20).
 func (c *Cache) origin(r registry.Request) registry.Name {

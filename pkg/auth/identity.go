@@ -85,3 +85,10 @@ func Confined(ctx context.Context) bool {
 	d, ok := ctx.Value(contextKey{}).(decided)
 	return ok && !d.guard.open && (d.id.grants != nil || !d.guard.mayPullAll(d.id))
 }
+
+// Public tells whether a repository (by its canonical name) may be pulled by
+// whoever shows nothing. Without a Guard every one may.
+func Public(ctx context.Context, repository string) bool {
+	d, ok := ctx.Value(contextKey{}).(decided)
+	return !ok || d.guard.may(anonymous, Pull, repository)
+}

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/samara-p2p/samara/internal/metadata"
 	"github.com/samara-p2p/samara/pkg/fetch"
 	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 // Decision budgets of the mirror (contract 11 and 12). A manifest may need the
@@ -33,6 +35,7 @@ type backend struct {
 	meta       *metadata.Cache
 	refs       *metadata.Referrers
 	catalog    *registry.Catalog
+	gate       *gate
 	log        *zap.Logger
 	noPrefetch bool
 	pulled     func(registry.Name, *registry.Manifest) // told of each manifest that a client takes
@@ -68,7 +71,7 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 		Decide: manifestTimeout, Recheck: recheckTimeout, Patience: patience, Last: lastPatience, Brisk: true,
 		Log: log, Registerer: d.Metrics, Namespace: "peerd",
 	}
-	b := &backend{engine: d.Engine, catalog: d.Catalog, log: log, noPrefetch: c.NoPrefetch, meta: metadata.New(o), pulled: d.Pulled}
+	b := &backend{engine: d.Engine, catalog: d.Catalog, gate: newGate(d, c, s), log: log, noPrefetch: c.NoPrefetch, meta: metadata.New(o), pulled: d.Pulled}
 	o.Tags = d.ReferrerTags
 	b.refs = metadata.NewReferrers(o)
 	return b
@@ -77,6 +80,7 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 func (b *backend) close() {
 	b.refs.Close()
 	b.meta.Close()
+	b.gate.close()
 }
 
 // joining is how long after its start a peerd may still be on its way into the
@@ -104,17 +108,59 @@ func peersOf(d *daemon.Daemon) func(context.Context, digest.Digest, int64) ([]by
 
 // Manifest implements registry.Backend.
 func (b *backend) Manifest(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
-	m, err := b.meta.Manifest(ctx, r)
+	b.name(&r)
+	m, err := b.admitted(ctx, r)
 	if err != nil {
+		unknown := registry.ManifestUnknown(r.Name, r.Reference, err)
+		if errors.As(err, new(*refused)) {
+			return nil, answer(err, unknown)
+		}
 		if ctx.Err() == nil {
 			b.log.Info("cannot help with a manifest", zap.Stringer("repository", r.Name), zap.String("reference", r.Reference), zap.Error(err))
 		}
-		return nil, registry.ManifestUnknown(r.Name, r.Reference, err)
+		return nil, unknown
 	}
+	b.gate.learn(r.Name, m)
 	if !r.Head { // who only looks may have it all
 		b.pulled(r.Name, m)
 		b.prefetch(r.Name, m)
 	}
+	return m, nil
+}
+
+// name settles which repository a request is about, for all that follows.
+func (b *backend) name(r *registry.Request) {
+	r.Name, r.Named = b.meta.Origin(*r), true
+}
+
+// admitted is a manifest that the client may be given. What a tag means is
+// looked up meanwhile; by digest, what is not the repository's is not even asked
+// for, as it would be remembered as its own.
+func (b *backend) admitted(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
+	actx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	t := upstream.Target{Manifest: r.Reference}
+	if r.Digest != "" {
+		if err := b.gate.admit(actx, r.Name, t); err != nil {
+			return nil, err
+		}
+		return b.meta.Manifest(ctx, r)
+	}
+	verdict := make(chan error, 1)
+	go func() { verdict <- b.gate.admit(actx, r.Name, t) }()
+	m, err := b.meta.Manifest(ctx, r)
+	if err != nil {
+		cancel()
+		<-verdict
+		return nil, err
+	}
+	if err = <-verdict; unsure(err) { // whoever gave the manifest may know by now
+		err = b.gate.admit(actx, r.Name, t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.gate.public.Prove(r.Name, m.Digest)
 	return m, nil
 }
 
@@ -141,13 +187,17 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 
 // Blob implements registry.Backend.
 func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
+	b.name(&r)
+	dctx, cancel := context.WithTimeout(ctx, blobTimeout)
+	defer cancel()
+	if err := b.gate.admit(dctx, r.Name, upstream.Target{Blob: r.Digest}); err != nil {
+		return registry.Blob{}, answer(err, registry.BlobUnknown(r.Digest, err))
+	}
 	if !r.Head {
 		if c, size, err := b.engine.OpenHeld(r.Digest); err == nil {
 			return registry.Blob{Digest: r.Digest, Size: size, Content: c, Cached: registry.Cached{Result: registry.CacheHit}}, nil
 		}
 	}
-	dctx, cancel := context.WithTimeout(ctx, blobTimeout)
-	defer cancel()
 	w, err := b.meta.Blob(dctx, r)
 	if err == nil && r.Head {
 		return registry.Blob{Digest: r.Digest, Size: w.Size}, nil
@@ -166,6 +216,11 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 
 // Referrers implements registry.ReferrerLister.
 func (b *backend) Referrers(ctx context.Context, r registry.Request, _ string) ([]registry.Descriptor, error) {
+	actx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	if err := b.gate.admit(actx, r.Name, upstream.Target{Manifest: r.Digest.String()}); err != nil {
+		return nil, answer(err, registry.ManifestUnknown(r.Name, r.Reference, err))
+	}
 	list, err := b.refs.List(ctx, r)
 	if err != nil {
 		return nil, registry.ManifestUnknown(r.Name, r.Reference, err)
@@ -175,6 +230,11 @@ func (b *backend) Referrers(ctx context.Context, r registry.Request, _ string) (
 
 // Tags implements registry.Backend.
 func (b *backend) Tags(ctx context.Context, n registry.Name, limit int, last string) ([]string, error) {
+	actx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	if err := b.gate.admit(actx, n, upstream.Target{}); err != nil {
+		return nil, answer(err, registry.NameUnknown(n, err))
+	}
 	tags, err := b.meta.Tags(ctx, n, limit, last)
 	if err != nil {
 		return nil, registry.NameUnknown(n, err)

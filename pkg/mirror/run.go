@@ -40,8 +40,8 @@ func Run(ctx context.Context, c config.Peerd, version string) error {
 	})
 	b := newBackend(d, c, s)
 	defer b.close()
-	return d.Serve(ctx, registry.NewHandler(b, registry.HandlerOptions{
+	return d.Serve(ctx, takeAuthorization(registry.NewHandler(b, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
 		NotFoundOnly: true, DecisionTimeout: blobTimeout, Account: d.Account, Referrers: b,
-	}))
+	})))
 }

@@ -35,7 +35,9 @@ type seeders struct {
 	parts               // set by use
 	client *http.Client // to ask seeders who they are; set by use
 
-	mu sync.Mutex // guards what changes of each seeder
+	mu      sync.Mutex                  // guards what follows, and what changes of each seeder
+	private map[string]string           // upstream: whom its private content is given to
+	local   map[string]*upstream.Client // upstream that is a seeder's own repositories: that seeder
 }
 
 // parts of the daemon that seeders works with.
@@ -204,6 +206,7 @@ func (s *seeders) apply() {
 	for _, u := range s.c.Upstreams {
 		t.add(u)
 	}
+	local := map[string]*upstream.Client{}
 	def, asked := s.c.DefaultUpstream, false
 	for i, in := range ins {
 		var via []upstream.Registry
@@ -224,8 +227,11 @@ func (s *seeders) apply() {
 				url := u.URL
 				if url == "" { // the seeder's own repositories
 					url = s.list[i].url
+					if !t.names[name] {
+						local[name] = s.list[i].client
+					}
 				}
-				t.add(config.Upstream{Name: name, URL: url, Allow: u.Allow, Deny: u.Deny, MaxBlob: config.ByteSize(u.MaxBlob)})
+				t.add(config.Upstream{Name: name, URL: url, Allow: u.Allow, Deny: u.Deny, MaxBlob: config.ByteSize(u.MaxBlob), Private: u.Private})
 				via = append(via, upstream.Registry{Name: name, URL: s.list[i].url, NS: u.Name})
 			}
 		}
@@ -233,6 +239,13 @@ func (s *seeders) apply() {
 			s.log.Error("what the seeder said cannot be used", zap.String("seeder", s.list[i].url), zap.Error(err))
 		}
 	}
+	private := make(map[string]string, len(t.list))
+	for _, u := range t.list {
+		private[u.Name] = u.Private
+	}
+	s.mu.Lock()
+	s.private, s.local = private, local
+	s.mu.Unlock()
 	if chosen := config.DefaultOf(t.list, def); !t.names[chosen] {
 		if chosen != "" && asked {
 			s.log.Error("the default upstream is not among the upstreams; requests that name none are answered 404",

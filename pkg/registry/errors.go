@@ -39,12 +39,16 @@ const (
 // Error is an answer to a client that is not a success. A Backend returns one,
 // possibly wrapped, to choose status and code; any other error becomes 500
 // UNKNOWN, context.DeadlineExceeded 503 UNAVAILABLE. A handler with
-// NotFoundOnly turns every one of them into 404.
+// NotFoundOnly turns them into 404, unless they have a Challenge.
 type Error struct {
 	Status     int    // HTTP status, 400 to 599
 	Code       string // of the Code constants
 	Message    string // for a person; must carry no secret
 	RetryAfter time.Duration
+	// Challenge goes out as WWW-Authenticate, with status 401. It is what a
+	// handler with NotFoundOnly lets through: only with it can a client get what
+	// it needs to be given more (contract 25).
+	Challenge string
 	// Digests are what the error is about, one entry of the answer each; none
 	// makes it one entry.
 	Digests []digest.Digest
@@ -138,6 +142,9 @@ func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 	}
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64((e.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	if e.Challenge != "" {
+		h.Set("WWW-Authenticate", e.Challenge)
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

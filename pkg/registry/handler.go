@@ -39,7 +39,7 @@ type HandlerOptions struct {
 
 	// NotFoundOnly is for the localhost mirror: a backend that cannot help is
 	// answered 404 whatever the reason, so that clients move on to their next
-	// host at once (contract 11), and a blob whose body had to be cut is 404
+	// host at once (contract 11), but for a challenge (contract 25), and a blob whose body had to be cut is 404
 	// for RefuseAfterCut (contract 14).
 	NotFoundOnly bool
 	// RefuseAfterCut defaults to 90 s.
@@ -183,7 +183,7 @@ func (h *handler) ping(w *response) error {
 // fail answers with the error that err stands for.
 func (h *handler) fail(w *response, r *http.Request, rt Route, err error) {
 	e := asError(err)
-	if h.NotFoundOnly && e.Status != http.StatusBadRequest && e.Status != http.StatusMethodNotAllowed && e.Status != http.StatusRequestedRangeNotSatisfiable {
+	if h.NotFoundOnly && e.Challenge == "" && e.Status != http.StatusBadRequest && e.Status != http.StatusMethodNotAllowed && e.Status != http.StatusRequestedRangeNotSatisfiable {
 		e = &Error{Status: http.StatusNotFound, Code: unknownCode(rt.Endpoint, e.Code), Message: e.Message, Err: err}
 	}
 	if r.ContentLength != 0 {

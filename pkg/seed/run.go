@@ -51,7 +51,9 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "seeder", Account: d.Account, Notify: tellRequests(d, hub),
 	}))
 	api := registry.NewHandler(newScoped(d, repos, kept != nil && c.BucketCopyPulled), o)
-	api = refuseLoops(api, d.Node.ID().String())
+	known := openVisibility(d, c)
+	defer known.Close()
+	api = refuseLoops(tellVisibility(known, d, api), d.Node.ID().String())
 	g, err := openGate(d, c)
 	if err != nil {
 		return err
@@ -84,11 +86,15 @@ func introduction(d *daemon.Daemon, c config.Seeder, version, host string) daemo
 	}
 	for _, u := range c.Upstreams {
 		in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: u.Name, URL: u.URL,
-			Allow: u.Allow, Deny: u.Deny, MaxBlob: int64(u.MaxBlob)})
+			Allow: u.Allow, Deny: u.Deny, MaxBlob: int64(u.MaxBlob), Private: u.Private})
 	}
 	if len(c.LocalRepositories) > 0 {
+		private := ""
+		if !c.Ruled() && c.Htpasswd == "" && c.TokenRealm == "" {
+			private = config.PrivateShared // anybody may pull them here
+		}
 		for _, name := range c.LocalNames { // without a URL: this seeder has them
-			in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: registry.CanonicalUpstream(name)})
+			in.Upstreams = append(in.Upstreams, daemon.IntroduceUpstream{Name: registry.CanonicalUpstream(name), Private: private})
 		}
 	}
 	return in

@@ -37,13 +37,21 @@ type challenge struct{ transport.Challenge }
 
 func (c *challenge) is(scheme string) bool { return strings.EqualFold(c.Scheme, scheme) }
 
-// session is one repository's Authorization header.
+// account is as whom a repository is asked.
+type account struct {
+	repo      string
+	anonymous bool // as anybody may, whatever credentials there are
+}
+
+// session is one account's Authorization header.
 type session struct {
 	header string // "" = send none
 	until  time.Time
 	ready  bool
-	scopes []string // more than pull, when the upstream's challenge named them
-	flight *flight  // a login under way
+	scopes []string  // more than pull, when the upstream's challenge named them
+	flight *flight   // a login under way
+	public time.Time // when a request without credentials succeeded last
+	bare   bool      // header was had without credentials
 }
 
 // flight is one login that any number of requests wait for.
@@ -55,11 +63,11 @@ type flight struct {
 
 // authorization is the header for a repository, after a login where one is
 // needed. Errors of a login are not kept.
-func (u *upstream) authorization(ctx context.Context, repo string) (string, *failure) {
+func (u *upstream) authorization(ctx context.Context, a account) (string, *failure) {
 	u.mu.Lock()
-	s := u.sessions[repo]
+	s := u.sessions[a]
 	if s == nil {
-		s = u.newSession(repo)
+		s = u.newSession(a)
 	}
 	if s.ready && u.now().Before(s.until) {
 		defer u.mu.Unlock()
@@ -69,7 +77,7 @@ func (u *upstream) authorization(ctx context.Context, repo string) (string, *fai
 	if f == nil {
 		f = &flight{done: make(chan struct{})}
 		s.flight = f
-		u.background.Go(func() { u.fly(repo, s, f) })
+		u.background.Go(func() { u.fly(a, s, f) })
 	}
 	u.mu.Unlock()
 
@@ -87,7 +95,7 @@ func (u *upstream) authorization(ctx context.Context, repo string) (string, *fai
 }
 
 // newSession is called with u locked.
-func (u *upstream) newSession(repo string) *session {
+func (u *upstream) newSession(a account) *session {
 	if len(u.sessions) >= maxSessions {
 		for r, s := range u.sessions {
 			if s.flight == nil {
@@ -96,7 +104,7 @@ func (u *upstream) newSession(repo string) *session {
 		}
 	}
 	s := &session{}
-	u.sessions[repo] = s
+	u.sessions[a] = s
 	return s
 }
 
@@ -106,13 +114,13 @@ func (u *upstream) loginTimeout() time.Duration {
 }
 
 // fly logs in, apart from the request that wanted it: others wait too.
-func (u *upstream) fly(repo string, s *session, f *flight) {
+func (u *upstream) fly(a account, s *session, f *flight) {
 	ctx, cancel := context.WithTimeout(u.ctx, u.loginTimeout())
 	defer cancel()
 	u.mu.Lock()
-	scopes := append(append([]string(nil), s.scopes...), "repository:"+repo+":pull")
+	scopes := append(append([]string(nil), s.scopes...), "repository:"+a.repo+":pull")
 	u.mu.Unlock()
-	header, lifetime, fail := u.login(ctx, repo, scopes)
+	header, bare, lifetime, fail := u.login(ctx, a, scopes)
 	if fail != nil && fail.kind == Canceled { // not the waiting request's doing
 		fail = &failure{kind: Unavailable, err: fmt.Errorf("logging in took longer than %s", u.loginTimeout())}
 		if u.ctx.Err() != nil {
@@ -125,7 +133,7 @@ func (u *upstream) fly(repo string, s *session, f *flight) {
 		if lifetime <= 0 {
 			lifetime = freshness
 		}
-		s.header, s.ready = header, true
+		s.header, s.bare, s.ready = header, bare, true
 		s.until = u.now().Add(lifetime - min(lifetime/10, 10*time.Second))
 	}
 	u.mu.Unlock()
@@ -133,11 +141,16 @@ func (u *upstream) fly(repo string, s *session, f *flight) {
 	close(f.done)
 }
 
-// login finds the header for a repository. lifetime 0 = no end known.
-func (u *upstream) login(ctx context.Context, repo string, scopes []string) (header string, lifetime time.Duration, f *failure) {
-	auth, err := u.credentials(ctx, repo)
+// login finds the header for an account. bare: no credentials were used for it.
+// lifetime 0 = no end known.
+func (u *upstream) login(ctx context.Context, a account, scopes []string) (header string, bare bool, lifetime time.Duration, f *failure) {
+	var auth authn.AuthConfig
+	var err error
+	if !a.anonymous {
+		auth, err = u.credentials(ctx, a.repo)
+	}
 	if err != nil {
-		return "", 0, &failure{kind: Denied, err: fmt.Errorf("credentials for %s cannot be read: %w", credentialsHost(u.host), safe(err))}
+		return "", false, 0, &failure{kind: Denied, err: fmt.Errorf("credentials for %s cannot be read: %w", credentialsHost(u.host), safe(err))}
 	}
 	anonymous := auth == authn.AuthConfig{}
 	u.mu.Lock()
@@ -150,12 +163,12 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 	}
 	if ch == nil {
 		if anonymous {
-			return "", 0, nil // the first 401 will tell, and most public upstreams need no more
+			return "", true, 0, nil // the first 401 will tell, and most public upstreams need no more
 		}
 		via := &courier{u: u}
 		c, err := transport.Ping(ctx, u.registry, via)
 		if err != nil {
-			return "", 0, u.loginFailure(ctx, err, via)
+			return "", false, 0, u.loginFailure(ctx, err, via)
 		}
 		ch = &challenge{*c}
 		u.mu.Lock()
@@ -163,14 +176,14 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 		u.mu.Unlock()
 	}
 	if auth.RegistryToken != "" {
-		return "Bearer " + auth.RegistryToken, 0, nil
+		return "Bearer " + auth.RegistryToken, false, 0, nil
 	}
 	switch {
 	case ch.is("bearer"):
 		via := &courier{u: u}
 		t, err := transport.Exchange(ctx, u.tokenRegistry(ch), authn.FromConfig(auth), via, scopes, &ch.Challenge)
 		if err != nil {
-			return "", 0, u.loginFailure(ctx, err, via)
+			return "", false, 0, u.loginFailure(ctx, err, via)
 		}
 		value := t.Token
 		if t.AccessToken != "" {
@@ -181,11 +194,11 @@ func (u *upstream) login(ctx context.Context, repo string, scopes []string) (hea
 			lifetime = time.Duration(min(t.ExpiresIn, 1<<30)) * time.Second
 		}
 		u.exchanged("login", None)
-		return "Bearer " + value, lifetime, nil
+		return "Bearer " + value, anonymous, lifetime, nil
 	case ch.is("basic"), ch.Scheme == "":
-		return basic(auth), 0, nil
+		return basic(auth), anonymous, 0, nil
 	}
-	return "", 0, &failure{kind: Denied, err: fmt.Errorf("it wants %q authentication, which is not known here (Basic and Bearer are)", scrub(ch.Scheme))}
+	return "", false, 0, &failure{kind: Denied, err: fmt.Errorf("it wants %q authentication, which is not known here (Basic and Bearer are)", scrub(ch.Scheme))}
 }
 
 // tokenRegistry is the registry in whose name a token is asked for. Exchange
@@ -265,7 +278,7 @@ func (u *upstream) loginFailure(ctx context.Context, err error, via *courier) *f
 
 // unauthorized takes in a 401: what it asks for, and that the header which was
 // sent is worth nothing. true: a login may help.
-func (u *upstream) unauthorized(repo, sent string, resp *http.Response) bool {
+func (u *upstream) unauthorized(a account, sent string, resp *http.Response) bool {
 	c, err := transport.Ping(context.Background(), u.registry, canned{u, resp})
 	if err != nil || c.Scheme == "" {
 		return false
@@ -274,17 +287,17 @@ func (u *upstream) unauthorized(repo, sent string, resp *http.Response) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.challenge = ch
-	if sent != "" {
+	if sent != "" && !a.anonymous {
 		u.helpers.refuted(credentialsServer(u.host))
 	}
-	s := u.sessions[repo]
+	s := u.sessions[a]
 	if s == nil {
-		s = u.newSession(repo)
+		s = u.newSession(a)
 	}
 	if s.ready && s.header == sent { // else somebody else has already been told
 		s.ready = false
 	}
-	if scope := ch.Parameters["scope"]; ch.is("bearer") && scope != "" && scope != "repository:"+repo+":pull" && len(scope) < 1024 {
+	if scope := ch.Parameters["scope"]; ch.is("bearer") && scope != "" && scope != "repository:"+a.repo+":pull" && len(scope) < 1024 {
 		s.scopes = []string{scope}
 	}
 	return true

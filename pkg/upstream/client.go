@@ -104,9 +104,9 @@ type upstream struct {
 	blobs, metadata lane
 
 	mu           sync.Mutex
-	challenge    *challenge          // nil until the upstream has been heard
-	sessions     map[string]*session // by repository
-	warned       bool                // that credentials go in clear
+	challenge    *challenge // nil until the upstream has been heard
+	sessions     map[account]*session
+	warned       bool // that credentials go in clear
 	blockedUntil time.Time
 	strikes      int // 429s in a row without a Retry-After
 	budget       budget
@@ -281,7 +281,7 @@ func (c *Client) newUpstream(r Registry, at string) (*upstream, error) {
 	return &upstream{
 		name: r.Name, base: u.Scheme + "://" + host, scheme: u.Scheme, host: host, ns: r.NS, registry: reg, Client: c,
 		blobs: newLane(c.o.MaxConcurrent), metadata: newLane(c.o.MaxConcurrent),
-		sessions: map[string]*session{}, stats: Stats{Errors: map[Kind]int64{}},
+		sessions: map[account]*session{}, stats: Stats{Errors: map[Kind]int64{}},
 	}, nil
 }
 

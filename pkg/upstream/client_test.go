@@ -194,7 +194,7 @@ func TestSessionsAreBounded(t *testing.T) {
 	virtually(t, nil, func(t *testing.T, b *bench) {
 		u := b.client.byName["up"].own()
 		for i := range maxSessions + 10 {
-			if _, f := u.authorization(t.Context(), fmt.Sprint("r", i)); f != nil {
+			if _, f := u.authorization(t.Context(), account{repo: fmt.Sprint("r", i)}); f != nil {
 				t.Fatal(f)
 			}
 		}

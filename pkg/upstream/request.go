@@ -28,6 +28,7 @@ type request struct {
 	header     http.Header
 	blob       bool // takes one of the slots for blobs
 	also       int  // a status besides 2xx that is no failure, 0 = none
+	anonymous  bool // without credentials, whether there are any or not
 }
 
 // response is an answer whose body must be closed.
@@ -118,7 +119,8 @@ func (u *upstream) once(ctx context.Context, rq *request) (*response, *failure) 
 // exchange does the HTTP of one attempt; after a 401 it logs in and asks again,
 // once and only if that gives it something else to say.
 func (u *upstream) exchange(ctx context.Context, rq *request) (*http.Response, *failure) {
-	authorization, f := u.authorization(ctx, rq.repo)
+	who := account{rq.repo, rq.anonymous}
+	authorization, f := u.authorization(ctx, who)
 	for relogin := false; f == nil; relogin = true {
 		began := u.now()
 		resp, own, err := u.follow(ctx, rq, authorization)
@@ -133,16 +135,19 @@ func (u *upstream) exchange(ctx context.Context, rq *request) (*http.Response, *
 		} else {
 			u.breaker.answered()
 		}
-		if own {
+		if own && !rq.anonymous { // or it is another's rate limit
 			u.spend(resp.Header)
 		}
 		if ok := resp.StatusCode >= 200 && resp.StatusCode < 300 || rq.also != 0 && resp.StatusCode == rq.also; ok {
 			u.welcome()
+			if resp.StatusCode < 300 {
+				u.opened(who, authorization)
+			}
 			return resp, nil
 		}
 		sent := authorization
-		if resp.StatusCode == http.StatusUnauthorized && own && !relogin && u.unauthorized(rq.repo, sent, resp) {
-			if authorization, f = u.authorization(ctx, rq.repo); f != nil || authorization != sent {
+		if resp.StatusCode == http.StatusUnauthorized && own && !relogin && u.unauthorized(who, sent, resp) {
+			if authorization, f = u.authorization(ctx, who); f != nil || authorization != sent {
 				gulp(resp.Body, 4<<10)
 				continue
 			}

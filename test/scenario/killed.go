@@ -153,7 +153,8 @@ var allGone = Scenario{
 }
 
 func (e *Env) allGone(ctx context.Context) error {
-	c, err := e.newCluster(ctx, clusterSpec{hosts: 5})
+	// Nobody is left who could tell whether the image is public.
+	c, err := e.newCluster(ctx, clusterSpec{hosts: 5, peerArgs: []string{"--private", "shared"}})
 	if err != nil {
 		return err
 	}

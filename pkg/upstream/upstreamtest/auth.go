@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,6 +19,11 @@ type Auth struct {
 	TokenUses          int    // a token is good for this many requests; 0 = for ever
 	ExpiresIn          int    // what the token page says, in seconds; 0 = says nothing
 	ForbidAll          bool   // 403 even to those it knows
+	// Private repositories are only for Username. With Bearer anybody gets a token, one that opens none of them
+	// for whoever shows nothing; nil: all are, and nobody else gets one.
+	Private []string
+	// Token is what tokens begin with; by itself "token-".
+	Token string
 }
 
 type authState struct {
@@ -64,7 +70,7 @@ func (s *Server) RevokeTokens() {
 func (s *Server) authorized(w http.ResponseWriter, r *http.Request, repo string) bool {
 	s.mu.Lock()
 	a := s.auth
-	ok := a == nil || a.admits(r, repo)
+	ok := a == nil || a.admits(r, repo) || a.Private != nil && !a.Bearer && repo != "" && !slices.Contains(a.Private, repo)
 	s.mu.Unlock()
 	switch {
 	case a == nil:
@@ -127,14 +133,22 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "UNSUPPORTED", "no tokens here")
 		return
 	}
-	if a.Username != "" && (u != a.Username || p != a.Password) {
+	known := a.Username == "" || u == a.Username && p == a.Password
+	if !known && (a.Private == nil || u != "") {
 		s.mu.Unlock()
 		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "wrong user name or password")
 		return
 	}
 	a.issued++
-	value := "token-" + strconv.Itoa(a.issued)
-	a.tokens[value] = &token{scopes: r.URL.Query()["scope"]}
+	begin := a.Token
+	if begin == "" {
+		begin = "token-"
+	}
+	value := begin + strconv.Itoa(a.issued)
+	scopes := slices.DeleteFunc(r.URL.Query()["scope"], func(scope string) bool {
+		return !known && slices.ContainsFunc(a.Private, func(repo string) bool { return strings.HasPrefix(scope, "repository:"+repo+":") })
+	})
+	a.tokens[value] = &token{scopes: scopes}
 	answer := map[string]any{"token": value}
 	if a.ExpiresIn > 0 {
 		answer["expires_in"] = a.ExpiresIn

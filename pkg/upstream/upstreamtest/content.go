@@ -51,11 +51,12 @@ func (s *Server) Blob(d digest.Digest) []byte {
 }
 
 // AddManifest keeps a manifest under its digest and, unless tag is "", a tag.
-func (s *Server) AddManifest(repo, tag, mediaType string, content []byte) digest.Digest {
-	d := digest.FromBytes(content)
+func (s *Server) AddManifest(repo, tag, mediaType string, text []byte) digest.Digest {
+	d := digest.FromBytes(text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.manifests[d] = manifest{mediaType, content}
+	s.manifests[d] = manifest{mediaType, text}
+	s.owners[content{repo, d}] = true
 	if s.tags[repo] == nil {
 		s.tags[repo] = map[string]digest.Digest{}
 	}
@@ -63,6 +64,15 @@ func (s *Server) AddManifest(repo, tag, mediaType string, content []byte) digest
 		s.tags[repo][tag] = d
 	}
 	return d
+}
+
+// Give says that blobs are a repository's; see Scope.
+func (s *Server) Give(repo string, blobs ...digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range blobs {
+		s.owners[content{repo, d}] = true
+	}
 }
 
 // AddImage makes an OCI image for linux/amd64 with random layers of these
@@ -91,6 +101,7 @@ func (s *Server) AddPlatformImage(repo, tag, os, arch string, layerSizes ...int)
 	m.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: img.Config, Size: int64(len(c))}
 	img.Manifest = mustJSON(m)
 	img.Digest = s.AddManifest(repo, tag, m.MediaType, img.Manifest)
+	s.Give(repo, append(img.Layers, img.Config)...)
 	img.Descriptor = ocispec.Descriptor{MediaType: m.MediaType, Digest: img.Digest, Size: int64(len(img.Manifest)), Platform: &platform}
 	return img
 }

@@ -22,6 +22,8 @@ type Server struct {
 	blobs     map[digest.Digest][]byte
 	manifests map[digest.Digest]manifest
 	tags      map[string]map[string]digest.Digest // repository -> tag -> manifest
+	owners    map[content]bool                    // what AddManifest and AddImage gave to a repository
+	scoped    bool                                // content is served by its owners' names only
 	faults    map[string]*Fault
 	auth      *authState
 	served    map[digest.Digest]int64
@@ -31,6 +33,12 @@ type Server struct {
 
 	closed chan struct{} // releases handlers that stall on purpose
 	once   sync.Once
+}
+
+// content is a digest in a repository.
+type content struct {
+	repo   string
+	digest digest.Digest
 }
 
 type manifest struct {
@@ -54,6 +62,7 @@ func New() *Server {
 		blobs:     map[digest.Digest][]byte{},
 		manifests: map[digest.Digest]manifest{},
 		tags:      map[string]map[string]digest.Digest{},
+		owners:    map[content]bool{},
 		faults:    map[string]*Fault{},
 		served:    map[digest.Digest]int64{},
 		closed:    make(chan struct{}),
@@ -178,12 +187,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case m[2] == "blobs":
 		d := digest.Digest(m[3])
 		s.mu.Lock()
-		content, ok := s.blobs[d]
+		blob, ok := s.blobs[d]
+		ok = ok && s.has(repo, d)
 		s.mu.Unlock()
-		s.serve(rec, r, s.fault(r.Method, m[3], "blobs", "*"), object{d, "application/octet-stream", content, ok, "BLOB_UNKNOWN"})
+		s.serve(rec, r, s.fault(r.Method, m[3], "blobs", "*"), object{d, "application/octet-stream", blob, ok, "BLOB_UNKNOWN"})
 	default:
 		s.serveManifest(rec, r, repo, m[3])
 	}
+}
+
+// Scope makes the registry serve content only by the names of the repositories
+// that AddManifest and AddImage gave it to, as real ones do.
+func (s *Server) Scope() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scoped = true
+}
+
+// has is called with s locked.
+func (s *Server) has(repo string, d digest.Digest) bool {
+	return !s.scoped || s.owners[content{repo, d}]
 }
 
 func (s *Server) serveManifest(w *recorder, r *http.Request, repo, ref string) {
@@ -193,6 +216,7 @@ func (s *Server) serveManifest(w *recorder, r *http.Request, repo, ref string) {
 		d = s.tags[repo][ref]
 	}
 	m, ok := s.manifests[d]
+	ok = ok && s.has(repo, d)
 	s.mu.Unlock()
 	s.serve(w, r, s.fault(r.Method, ref, d.String(), "manifests", "*"), object{d, m.mediaType, m.content, ok, "MANIFEST_UNKNOWN"})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -123,6 +124,10 @@ func (w *world) startSamara(ctx context.Context) (err error) {
 	if w.holderHost != nil {
 		start = append([]*lab.Host{w.holderHost}, start...)
 	}
+	args := w.b.peerdArgs
+	if w.s.holder { // with everybody gone nobody can tell whether the image is public
+		args = append(slices.Clone(args), "--private", "shared")
+	}
 	peerds := make([]*lab.Peerd, len(start))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -133,7 +138,7 @@ func (w *world) startSamara(ctx context.Context) (err error) {
 		}
 		g.Go(func() (err error) {
 			peerds[i], err = lab.StartPeerd(gctx, w.b.bin, h, lab.PeerdConfig{
-				Seeder: w.seeder.URL, SwarmKey: w.seeder.SwarmKey, Zone: zone, Args: w.b.peerdArgs})
+				Seeder: w.seeder.URL, SwarmKey: w.seeder.SwarmKey, Zone: zone, Args: args})
 			return err
 		})
 	}

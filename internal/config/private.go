@@ -1,0 +1,28 @@
+package config
+
+import "slices"
+
+// Private says whom a mirror gives what is not public at its upstream.
+type Private struct {
+	Private string `name:"private" group:"Upstreams" help:"whom content that is not public at its upstream is given to: by-client (who shows a token that the upstream takes), shared (whoever reaches the mirror) or never (clients fetch it from the upstream themselves)"`
+}
+
+// Whom private content is given to.
+const (
+	PrivateByClient = "by-client" // who shows a token that the upstream takes
+	PrivateShared   = "shared"    // whoever reaches the mirror
+	PrivateNever    = "never"     // nobody: clients go to the upstream
+)
+
+var privateWays = []string{PrivateByClient, PrivateShared, PrivateNever}
+
+const privateFix = "give by-client, shared or never"
+
+func defaultPrivate() Private { return Private{Private: PrivateByClient} }
+
+func (p *Private) problems() []Problem {
+	if !slices.Contains(privateWays, p.Private) {
+		return []Problem{{Where: "--private", What: p.Private + " is none of its values", Fix: privateFix}}
+	}
+	return nil
+}

@@ -1,0 +1,317 @@
+package visibility
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/upstream"
+)
+
+// How long verdicts hold.
+const (
+	publicFor  = 15 * time.Minute
+	privateFor = time.Minute
+	absentFor  = 10 * time.Second // that a repository does not have a digest
+	askTimeout = 8 * time.Second  // of a question, for all who wait for it
+
+	maxRepositories = 100_000
+	saveEvery       = time.Minute
+)
+
+// Options of Public. Ask is required.
+type Options struct {
+	// Ask is nil where anybody may have the target at its upstream now. Errors
+	// have an upstream.Kind: Denied says that credentials are needed, NotFound
+	// that there is no such thing, Offline that nobody may be asked; any other
+	// says nothing.
+	Ask func(ctx context.Context, n registry.Name, t upstream.Target) error
+	// Seen is when a repository last gave something to whoever asked; zero where
+	// that is not known. May be nil.
+	Seen func(n registry.Name) time.Time
+	// Has tells whether a digest is kept as a repository's. It counts only where
+	// no upstream may be asked. May be nil.
+	Has func(n registry.Name, d digest.Digest) bool
+	// Stale is how old a verdict may be that stands in while nobody can tell.
+	Stale func(upstream string) time.Duration
+	// File keeps verdicts about repositories over a restart; "" for none.
+	File string
+
+	Now        func() time.Time // default time.Now
+	Log        *zap.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+	Namespace  string                // prefix of metric names
+}
+
+// verdict is what is known of a repository.
+type verdict struct {
+	Public  bool      `json:"public"`
+	Checked time.Time `json:"checked"`
+}
+
+// Public knows which repositories are public. Safe for concurrent use.
+type Public struct {
+	o        Options
+	log      *zap.Logger
+	checks   *prometheus.CounterVec
+	flight   singleflight.Group
+	contents contents
+
+	ctx    context.Context // of questions: they outlive the client that asked first
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	dirty    bool
+	verdicts map[registry.Name]verdict
+	absent   map[content]time.Time // until when it is not asked for again
+}
+
+// NewPublic reads what an earlier process knew; it must be closed.
+func NewPublic(o Options) *Public {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	p := &Public{o: o, log: o.Log, verdicts: map[registry.Name]verdict{}, absent: map[content]time.Time{}, checks: newChecks(o)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.load()
+	p.wg.Go(p.keepSaving)
+	return p
+}
+
+// Close ends questions under way, and keeps what is known.
+func (p *Public) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	p.wg.Wait()
+	p.save()
+}
+
+// errPrivate says that a repository is not public. It has the Kind Denied.
+func errPrivate(n registry.Name) error {
+	return &upstream.Error{Op: "visibility", Upstream: n.Upstream, Repo: n.Repository, Kind: upstream.Denied,
+		Err: errors.New("it is not public at its upstream")}
+}
+
+// Check is nil where anybody may be given the target: its repository is public,
+// and a digest is the repository's own. Kinds are those of Options.Ask.
+func (p *Public) Check(ctx context.Context, n registry.Name, t upstream.Target) error {
+	d := digestOf(t)
+	now := p.o.Now()
+	v, known := p.verdict(n, now)
+	age := now.Sub(v.Checked)
+	fresh := known && age >= 0 && (v.Public && age < publicFor || !v.Public && age < privateFor)
+	own := d == "" || p.contents.of(n, d, p.isPublic)
+	switch {
+	case fresh && !v.Public:
+		return errPrivate(n)
+	case fresh && own:
+		return nil
+	case p.isAbsent(content{n, d}, now):
+		return &upstream.Error{Op: "visibility", Upstream: n.Upstream, Repo: n.Repository, What: d.String(), Kind: upstream.NotFound,
+			Err: errors.New("the repository did not have it a moment ago")}
+	}
+	key := n.String()
+	if !own {
+		key += "@" + d.String()
+	}
+	err := p.ask(ctx, key, n, t)
+	switch kind := upstream.KindOf(err); kind {
+	case upstream.None, upstream.Denied, upstream.NotFound, upstream.Refused:
+		return err
+	case upstream.Offline:
+		return p.offline(n, t, v, known, own, err)
+	}
+	if v, known = p.verdict(n, now); known && v.Public && own && now.Sub(v.Checked) < publicFor {
+		return nil // somebody else got something meanwhile
+	}
+	if known && v.Public && own && age >= 0 && age < p.o.Stale(n.Upstream) {
+		p.count(n, "stale")
+		return nil
+	}
+	return err
+}
+
+// offline decides where no upstream may ever be asked: what was private stays
+// so. Of the rest it is the operator who put it there, for everybody.
+func (p *Public) offline(n registry.Name, t upstream.Target, v verdict, known, own bool, err error) error {
+	switch {
+	case known && !v.Public:
+		return errPrivate(n)
+	case own, p.o.Has != nil && p.o.Has(n, digestOf(t)):
+		return nil
+	}
+	return err
+}
+
+// ask asks once for all who wait, and remembers the answer.
+func (p *Public) ask(ctx context.Context, key string, n registry.Name, t upstream.Target) error {
+	via := upstream.Via(ctx)
+	ch := p.flight.DoChan(key, func() (any, error) {
+		if !p.begin() {
+			return nil, context.Canceled
+		}
+		defer p.wg.Done()
+		ctx, cancel := context.WithTimeout(upstream.WithVia(p.ctx, via), askTimeout)
+		defer cancel()
+		err := p.o.Ask(ctx, n, t)
+		p.note(n, t, err)
+		return nil, err
+	})
+	select {
+	case r := <-ch:
+		return r.Err
+	case <-ctx.Done():
+		return fmt.Errorf("who may have %s: %w", n, context.Cause(ctx))
+	}
+}
+
+func (p *Public) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.wg.Add(1)
+	return true
+}
+
+// note remembers an answer.
+func (p *Public) note(n registry.Name, t upstream.Target, err error) {
+	now := p.o.Now()
+	d := digestOf(t)
+	kind := upstream.KindOf(err)
+	switch kind {
+	case upstream.None:
+		p.set(n, verdict{true, now})
+		if d != "" {
+			p.contents.add(n, d, true)
+		}
+		p.count(n, "public")
+	case upstream.Denied:
+		p.set(n, verdict{false, now})
+		p.count(n, "private")
+	case upstream.NotFound:
+		if d != "" {
+			p.setAbsent(content{n, d}, now)
+		}
+		p.count(n, "not-found")
+	default:
+		p.count(n, "unknown")
+		p.log.Info("cannot tell whether a repository is public", zap.Stringer("repository", n), zap.Error(err))
+	}
+}
+
+// verdict is what is known of a repository; what the client of the upstream saw
+// by the way counts, too.
+func (p *Public) verdict(n registry.Name, now time.Time) (verdict, bool) {
+	p.mu.Lock()
+	v, ok := p.verdicts[n]
+	p.mu.Unlock()
+	if p.o.Seen == nil || ok && v.Public && now.Sub(v.Checked) < publicFor {
+		return v, ok
+	}
+	if at := p.o.Seen(n); at.After(v.Checked) {
+		v, ok = verdict{true, at}, true
+		p.set(n, v)
+	}
+	return v, ok
+}
+
+func (p *Public) set(n registry.Name, v verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, known := p.verdicts[n]
+	if known && old.Public != v.Public {
+		p.log.Info("the visibility of a repository has changed at its upstream", zap.Stringer("repository", n), zap.Bool("public", v.Public))
+	}
+	for k := range p.verdicts { // some others, whichever come
+		if known || len(p.verdicts) < maxRepositories {
+			break
+		}
+		delete(p.verdicts, k)
+	}
+	p.verdicts[n] = v
+	p.dirty = true
+}
+
+// isPublic tells whether a repository was public when last looked.
+func (p *Public) isPublic(n registry.Name) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.verdicts[n].Public
+}
+
+func (p *Public) isAbsent(c content, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.digest != "" && now.Before(p.absent[c])
+}
+
+func (p *Public) setAbsent(c content, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.absent) >= maxRepositories {
+		clear(p.absent) // they are asked for again, one by one
+	}
+	p.absent[c] = now.Add(absentFor)
+}
+
+// Own tells whether a digest is known to be a repository's.
+func (p *Public) Own(n registry.Name, d digest.Digest) bool { return p.contents.of(n, d, p.isPublic) }
+
+// Foreign tells whether a digest is known to be of other repositories only, one
+// of which is private.
+func (p *Public) Foreign(n registry.Name, d digest.Digest, private func(registry.Name) bool) bool {
+	return p.contents.foreign(n, d, func(o registry.Name) bool { return !p.isPublic(o) && private(o) })
+}
+
+// Prove notes that a repository has a digest: it was seen to give it by that
+// name.
+func (p *Public) Prove(n registry.Name, d digest.Digest) { p.contents.add(n, d, true) }
+
+// Learn notes that a manifest which is a repository's names these digests. The
+// upstream has looked, when it was pushed, whether the repository has them.
+// That does not count for content that is known to be a private repository's.
+func (p *Public) Learn(n registry.Name, named ...digest.Digest) {
+	for _, d := range named {
+		p.contents.add(n, d, false)
+	}
+}
+
+func digestOf(t upstream.Target) digest.Digest {
+	if t.Blob != "" {
+		return t.Blob
+	}
+	if registry.IsDigest(t.Manifest) {
+		return digest.Digest(t.Manifest)
+	}
+	return ""
+}
+
+func (p *Public) count(n registry.Name, result string) {
+	p.checks.WithLabelValues(n.Upstream, result).Inc()
+}
+
+func newChecks(o Options) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: o.Namespace, Name: "visibility_checks_total",
+		Help: "Questions whether a repository is public at its upstream, by the answer."}, []string{"upstream", "result"})
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(v) // one Public per daemon
+	}
+	return v
+}
