@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -146,15 +147,18 @@ func (b *backend) admitted(ctx context.Context, r registry.Request) (*registry.M
 		}
 		return b.meta.Manifest(ctx, r)
 	}
-	verdict := make(chan error, 1)
-	go func() { verdict <- b.gate.admit(actx, r.Name, t) }()
+	var verdict error
+	var wg sync.WaitGroup
+	wg.Go(func() { verdict = b.gate.admit(actx, r.Name, t) })
 	m, err := b.meta.Manifest(ctx, r)
 	if err != nil {
-		cancel()
-		<-verdict
+		cancel() // what cannot be had need not be allowed
+	}
+	wg.Wait()
+	if err != nil {
 		return nil, err
 	}
-	if err = <-verdict; unsure(err) { // whoever gave the manifest may know by now
+	if err = verdict; unsure(err) { // whoever gave the manifest may know by now
 		err = b.gate.admit(actx, r.Name, t)
 	}
 	if err != nil {

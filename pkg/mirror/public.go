@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -67,7 +68,9 @@ func (s *seeders) public(ctx context.Context, n registry.Name, t upstream.Target
 		return fmt.Errorf("nobody can tell whether %s is public: neither a seeder nor an upstream is known", n)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel() // the first answer counts
 	answers := make(chan error, len(list))
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -82,16 +85,12 @@ func (s *seeders) public(ctx context.Context, n registry.Name, t upstream.Target
 			c := list[0]
 			list = list[1:]
 			waiting++
-			go func() { answers <- c.Public(ctx, n.Upstream, n.Repository, t) }()
+			wg.Go(func() { answers <- c.Public(ctx, n.Upstream, n.Repository, t) })
 			next.Reset(hedgeAfter)
 		case err := <-answers:
 			waiting--
 			switch upstream.KindOf(err) {
 			case upstream.None, upstream.Denied, upstream.NotFound, upstream.Refused:
-				cancel()
-				for range waiting {
-					<-answers
-				}
 				return err
 			case upstream.Offline:
 				last = errors.Join(last, err) // it was not asked: what others say counts more

@@ -152,7 +152,7 @@ func (c *Client) Challenge(ctx context.Context, name, repo string, t Target) (st
 	if err != nil {
 		return "", err
 	}
-	resp, own, f := u.show(ctx, rq, "")
+	resp, own, f := u.show(ctx, rq, "") //nolint:bodyclose // gulp closes it
 	if f != nil {
 		return "", u.error(rq, f)
 	}
@@ -187,7 +187,7 @@ func (c *Client) Accepts(ctx context.Context, name, repo string, t Target, autho
 	if err != nil {
 		return err
 	}
-	resp, own, f := u.show(ctx, rq, authorization)
+	resp, own, f := u.show(ctx, rq, authorization) //nolint:bodyclose // gulp and refused close it
 	if f != nil {
 		return u.error(rq, f)
 	}
@@ -213,7 +213,7 @@ func (u *upstream) show(ctx context.Context, rq *request, authorization string) 
 	}
 	defer u.metadata.leave()
 	began := u.now()
-	resp, own, err := u.follow(ctx, rq, authorization) //nolint:bodyclose // the caller does
+	resp, own, err := u.follow(ctx, rq, authorization)
 	switch {
 	case err != nil:
 		if own {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,45 +23,47 @@ func (o own) Resolve(authn.Resource) (authn.Authenticator, error) {
 // Contract 27: public is what opens without the credentials that there are.
 func TestContract27Public(t *testing.T) {
 	for _, bearer := range []bool{true, false} {
-		up := upstreamtest.New()
-		defer up.Close()
-		up.Scope()
-		up.SetAuth(&upstreamtest.Auth{Bearer: bearer, Username: "ops", Password: "secret", Private: []string{"lab/secret"}})
-		open, closed := up.AddImage("lab/open", "v1", 1000), up.AddImage("lab/secret", "v1", 1000)
-		c, err := New([]Registry{{Name: "up.test", URL: up.URL()}}, Options{Keychain: own{Username: "ops", Password: "secret"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		for _, tt := range []struct {
-			name, repo string
-			t          Target
-			kind       Kind
-		}{
-			{"tag", "lab/open", Target{Manifest: "v1"}, None},
-			{"digest", "lab/open", Target{Manifest: open.Digest.String()}, None},
-			{"blob", "lab/open", Target{Blob: open.Layers[0]}, None},
-			{"tags", "lab/open", Target{}, None},
-			{"no such tag", "lab/open", Target{Manifest: "v2"}, NotFound},
-			{"another's blob", "lab/open", Target{Blob: closed.Layers[0]}, NotFound},
-			{"another's manifest", "lab/open", Target{Manifest: closed.Digest.String()}, NotFound},
-			{"private tag", "lab/secret", Target{Manifest: "v1"}, Denied},
-			{"private blob", "lab/secret", Target{Blob: closed.Layers[0]}, Denied},
-			{"private tags", "lab/secret", Target{}, Denied},
-			{"no tag at all", "lab/open", Target{Manifest: "a/b"}, Invalid},
-			{"no upstream of ours", "lab/Open", Target{Manifest: "v1"}, Invalid},
-		} {
-			// The order must not matter: ours is not mistaken for anybody's.
-			if _, err := c.Head(t.Context(), "up.test", "lab/secret", "v1"); err != nil {
+		t.Run(fmt.Sprintf("bearer %v", bearer), func(t *testing.T) {
+			up := upstreamtest.New()
+			defer up.Close()
+			up.Scope()
+			up.SetAuth(&upstreamtest.Auth{Bearer: bearer, Username: "ops", Password: "secret", Private: []string{"lab/secret"}})
+			open, closed := up.AddImage("lab/open", "v1", 1000), up.AddImage("lab/secret", "v1", 1000)
+			c, err := New([]Registry{{Name: "up.test", URL: up.URL()}}, Options{Keychain: own{Username: "ops", Password: "secret"}})
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err := c.Public(t.Context(), "up.test", tt.repo, tt.t); KindOf(err) != tt.kind {
-				t.Errorf("bearer %v, %s: %v, want %v", bearer, tt.name, err, tt.kind)
+			defer c.Close()
+			for _, tt := range []struct {
+				name, repo string
+				t          Target
+				kind       Kind
+			}{
+				{"tag", "lab/open", Target{Manifest: "v1"}, None},
+				{"digest", "lab/open", Target{Manifest: open.Digest.String()}, None},
+				{"blob", "lab/open", Target{Blob: open.Layers[0]}, None},
+				{"tags", "lab/open", Target{}, None},
+				{"no such tag", "lab/open", Target{Manifest: "v2"}, NotFound},
+				{"another's blob", "lab/open", Target{Blob: closed.Layers[0]}, NotFound},
+				{"another's manifest", "lab/open", Target{Manifest: closed.Digest.String()}, NotFound},
+				{"private tag", "lab/secret", Target{Manifest: "v1"}, Denied},
+				{"private blob", "lab/secret", Target{Blob: closed.Layers[0]}, Denied},
+				{"private tags", "lab/secret", Target{}, Denied},
+				{"no tag at all", "lab/open", Target{Manifest: "a/b"}, Invalid},
+				{"no upstream of ours", "lab/Open", Target{Manifest: "v1"}, Invalid},
+			} {
+				// The order must not matter: ours is not mistaken for anybody's.
+				if _, err := c.Head(t.Context(), "up.test", "lab/secret", "v1"); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.Public(t.Context(), "up.test", tt.repo, tt.t); KindOf(err) != tt.kind {
+					t.Errorf("%s: %v, want %v", tt.name, err, tt.kind)
+				}
 			}
-		}
-		if !c.PublicAt("up.test", "lab/secret").IsZero() || c.PublicAt("up.test", "lab/open").IsZero() {
-			t.Errorf("bearer %v: seen as public: secret %v, open %v", bearer, c.PublicAt("up.test", "lab/secret"), c.PublicAt("up.test", "lab/open"))
-		}
+			if !c.PublicAt("up.test", "lab/secret").IsZero() || c.PublicAt("up.test", "lab/open").IsZero() {
+				t.Errorf("seen as public: secret %v, open %v", c.PublicAt("up.test", "lab/secret"), c.PublicAt("up.test", "lab/open"))
+			}
+		})
 	}
 }
 
