@@ -84,7 +84,7 @@ func TestSeederDiesInMidBody(t *testing.T) {
 	img := b.up.AddImage("lab/app", "v1", 8*mib)
 	layer := img.Layers[0]
 	p.get(manifestPath("v1")+"?ns=docker.io", 200) // another name, so that nothing is prefetched as lab/app
-	b.up.SetFault(layer.String(), upstreamtest.Fault{Rate: 3 * mib, Times: 1})
+	b.up.SetFault(layer.String(), upstreamtest.Fault{Method: "GET", Rate: 3 * mib, Times: 1})
 	resp := open(t, p.URL+blobPath(layer))
 	head := make([]byte, mib)
 	if _, err := io.ReadFull(resp.Body, head); err != nil {
@@ -97,7 +97,7 @@ func TestSeederDiesInMidBody(t *testing.T) {
 	}
 	var direct int
 	for _, r := range b.up.Requests() {
-		if strings.HasPrefix(r.UserAgent, "samara-peerd/") && strings.Contains(r.Path, layer.String()) {
+		if r.Method == "GET" && strings.HasPrefix(r.UserAgent, "samara-peerd/") && strings.Contains(r.Path, layer.String()) {
 			direct++
 		}
 	}
