@@ -26,6 +26,7 @@ import (
 	"github.com/samara-p2p/samara/internal/metadata"
 	"github.com/samara-p2p/samara/internal/scrub"
 	"github.com/samara-p2p/samara/internal/status"
+	"github.com/samara-p2p/samara/internal/visibility"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/objectstore"
 	"github.com/samara-p2p/samara/pkg/registry"
@@ -50,6 +51,10 @@ func metricsOf(t *testing.T, name string) map[string]string {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	visibility.NewPublic(visibility.Options{Registerer: d.Metrics, Namespace: name}).Close()
+	if name == "peerd" {
+		visibility.NewAnswers(d.Metrics, name)
+	}
 	if name == "seeder" {
 		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Quotas: []local.Quota{{Size: 1}}, Registerer: d.Metrics, Namespace: name})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
@@ -308,10 +309,12 @@ func (p *Public) count(n registry.Name, result string) {
 }
 
 func newChecks(o Options) *prometheus.CounterVec {
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: o.Namespace, Name: "visibility_checks_total",
+	return promauto.With(o.Registerer).NewCounterVec(prometheus.CounterOpts{Namespace: o.Namespace, Name: "visibility_checks_total",
 		Help: "Questions whether a repository is public at its upstream, by the answer."}, []string{"upstream", "result"})
-	if o.Registerer != nil {
-		o.Registerer.MustRegister(v) // one Public per daemon
-	}
-	return v
+}
+
+// NewAnswers counts what became of requests for content that is not public.
+func NewAnswers(reg prometheus.Registerer, namespace string) *prometheus.CounterVec {
+	return promauto.With(reg).NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "private_answers_total",
+		Help: "Requests for content that is not public, or of which nobody can tell, by what became of them."}, []string{"upstream", "result"})
 }

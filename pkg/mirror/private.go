@@ -34,9 +34,7 @@ type gate struct {
 
 func newGate(d *daemon.Daemon, c config.Peerd, s *seeders) *gate {
 	g := &gate{log: d.Log.Named("private"), policy: s.policy}
-	g.answers = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "peerd", Name: "private_answers_total",
-		Help: "Requests for content that is not public, or of which nobody can tell, by what became of them."}, []string{"upstream", "result"})
-	d.Metrics.MustRegister(g.answers)
+	g.answers = visibility.NewAnswers(d.Metrics, "peerd")
 	g.public = visibility.NewPublic(visibility.Options{
 		Ask:   s.public,
 		Seen:  func(n registry.Name) time.Time { return d.Upstream.PublicAt(n.Upstream, n.Repository) },
