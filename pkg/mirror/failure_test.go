@@ -18,9 +18,8 @@ import (
 // there, found by the DHT; also when it was started only then.
 func TestEverythingGone(t *testing.T) {
 	b := newBench(t)
-	shared := func(c *config.Peerd) { c.Private.Private = config.PrivateShared } // else nobody can tell who may have it
-	holder := b.peer(shared)
-	other := b.peer(shared)
+	holder := b.peer(nil)
+	other := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 3*mib, 1000)
 	holder.image("v1", img)
 	other.joined(2)

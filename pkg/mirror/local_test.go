@@ -10,8 +10,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/samara-p2p/samara/internal/config"
 )
 
 // localName is what clients call the seeder's own repositories.
@@ -87,8 +85,7 @@ func TestLocalRepositories(t *testing.T) {
 	b := newBench(t)
 	b.pushing()
 	img := b.push("team/app", "v1", 3*mib)
-	h1, h2 := b.peer(nil), b.peer(nil)
-	h3 := b.peer(func(c *config.Peerd) { c.Private.Private = config.PrivateShared }) // it will be on its own
+	h1, h2, h3 := b.peer(nil), b.peer(nil), b.peer(nil)
 	h1.pulls("team/app", "v1", img)
 	h2.pulls("team/app", "v1", img)
 	for _, h := range []*host{h1, h2} {

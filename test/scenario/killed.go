@@ -153,8 +153,7 @@ var allGone = Scenario{
 }
 
 func (e *Env) allGone(ctx context.Context) error {
-	// Nobody is left who could tell whether the image is public.
-	c, err := e.newCluster(ctx, clusterSpec{hosts: 5, peerArgs: []string{"--private", "shared"}})
+	c, err := e.newCluster(ctx, clusterSpec{hosts: 5})
 	if err != nil {
 		return err
 	}

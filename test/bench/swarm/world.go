@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -124,10 +123,6 @@ func (w *world) startSamara(ctx context.Context) (err error) {
 	if w.holderHost != nil {
 		start = append([]*lab.Host{w.holderHost}, start...)
 	}
-	args := w.b.peerdArgs
-	if w.s.holder { // with everybody gone nobody can tell whether the image is public
-		args = append(slices.Clone(args), "--private", "shared")
-	}
 	peerds := make([]*lab.Peerd, len(start))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -138,7 +133,7 @@ func (w *world) startSamara(ctx context.Context) (err error) {
 		}
 		g.Go(func() (err error) {
 			peerds[i], err = lab.StartPeerd(gctx, w.b.bin, h, lab.PeerdConfig{
-				Seeder: w.seeder.URL, SwarmKey: w.seeder.SwarmKey, Zone: zone, Args: args})
+				Seeder: w.seeder.URL, SwarmKey: w.seeder.SwarmKey, Zone: zone, Args: w.b.peerdArgs})
 			return err
 		})
 	}
