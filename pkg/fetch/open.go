@@ -127,6 +127,11 @@ func (e *Engine) want(w Want) (*swarm, error) {
 			}
 		}
 		if s.geom.Size() != w.Size {
+			// What failed with another size may not have been forgotten yet.
+			if s.endIdle() {
+				<-s.done
+				continue
+			}
 			return nil, fmt.Errorf("fetch %s: it is being fetched with %d bytes, not %d: %w", w.Digest, s.geom.Size(), w.Size, ErrUnavailable)
 		}
 		again := func() {
@@ -180,11 +185,12 @@ func (e *Engine) Shed() bool {
 	return len(ending) > 0
 }
 
-// endIdle ends a swarm that nobody uses, soon (s.done); false where somebody does.
+// endIdle ends a swarm that nobody uses, soon (s.done), if it has not ended yet;
+// false where somebody uses it.
 func (s *swarm) endIdle() bool {
-	idle := make(chan bool, 1)
-	no := func() { idle <- false }
-	return s.postOr(func() { s.stop = s.stop || s.idle(); idle <- s.stop }, no) && <-idle
+	ending := make(chan bool, 1)
+	end := func() { s.stop = s.stop || s.idle(); ending <- s.stop }
+	return !s.postOr(end, func() { ending <- true }) || <-ending
 }
 
 // Drop removes a blob from the store, so that it is fetched anew; false where it

@@ -121,6 +121,34 @@ func TestJoinAtTheEnd(t *testing.T) {
 	})
 }
 
+// A wrong size that is just failing does not stand in the way of the right one.
+func TestRightSizeAtTheEnd(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		right := b.wish(1, 2*mib)
+		wrong := right
+		wrong.Size += 64 * mib
+		s, err := b.want(wrong)
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-s.up
+		if _, err := b.want(right); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("while the other size is still being tried: %v", err)
+		}
+		hold, got := make(chan bool), make(chan error, 1)
+		s.post(func() { s.fail(ErrUnavailable); <-hold })
+		go func() {
+			_, err := b.want(right)
+			got <- err
+		}()
+		synctest.Wait()
+		close(hold)
+		if err := <-got; err != nil {
+			t.Errorf("once it has failed: %v", err)
+		}
+	})
+}
+
 // Prefetches wait their turn, give up when nobody has the blob, and leave
 // their places to others, however they end.
 func TestPrefetchQueue(t *testing.T) {
