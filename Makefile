@@ -19,6 +19,8 @@ PACKAGES := docker-registry containerd iproute2 skopeo curl
 CLIENT_PACKAGES := podman docker.io
 CRANE_VERSION   := v0.22.1
 REGCTL_VERSION  := v0.11.7
+# The containerd beside Debian's, which is 1.6.
+CONTAINERD2_VERSION := v2.4.2
 # What benchmarks are compared with, on top. Only they install it.
 BENCH_PACKAGES := nginx
 # What the race detector and cgo need is a C compiler; without one there is no -race.
@@ -132,6 +134,18 @@ clients: # packages, and the registry clients that tests run; what cannot be ins
 	  if [ -x $(BIN)/$$prog ] && $(GO) version -m $(BIN)/$$prog | grep -q "$${m##*@}"; then continue; fi; \
 	  GOFLAGS= GOBIN=$(abspath $(BIN)) $(GO) install $$m >/tmp/samara-clients.log 2>&1 || { tail -2 /tmp/samara-clients.log; echo "could not install $$prog: its test is skipped"; }; \
 	done
+
+.PHONY: runtimes
+runtimes: # containerd 2.x as bin/containerd2 and bin/ctr2, and bin/cripull, which speaks CRI; what cannot be built is named, and its tests skip
+	@if ! { [ -x $(BIN)/ctr2 ] && $(GO) version -m $(BIN)/containerd2 2>/dev/null | grep -q "$(CONTAINERD2_VERSION)"; }; then \
+	  echo "building containerd $(CONTAINERD2_VERSION)"; mkdir -p $(BIN)/new; \
+	  { GOFLAGS= GOBIN=$(abspath $(BIN))/new CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/containerd/containerd/v2/cmd/{containerd,ctr}@$(CONTAINERD2_VERSION) >/tmp/samara-runtimes.log 2>&1 \
+	    && mv $(BIN)/new/ctr $(BIN)/ctr2 && mv $(BIN)/new/containerd $(BIN)/containerd2; } \
+	    || { tail -2 /tmp/samara-runtimes.log; echo "could not build containerd $(CONTAINERD2_VERSION): its tests are skipped"; }; \
+	  rm -rf $(BIN)/new; \
+	fi
+	@cd test/cripull && CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o $(abspath $(BIN))/cripull . >/tmp/samara-cripull.log 2>&1 \
+	  || { tail -2 /tmp/samara-cripull.log; echo "could not build cripull: tests over CRI are skipped"; }
 
 .PHONY: generate
 generate: ## everything that is generated and committed
