@@ -156,6 +156,7 @@ var edges = map[string]map[string]string{
 		"internal/authorities": "by whom a seeder is certified",
 		"internal/backup":      "does not start on what a restore has not finished",
 		"internal/config":      "what to start",
+		"internal/disk":        "looks how the disk does",
 		"internal/obs":         "logs, metrics, the admin server",
 		"internal/scrub":       "has the store checked",
 		"internal/status":      "fills the status page",
@@ -166,7 +167,14 @@ var edges = map[string]map[string]string{
 		"pkg/store":            "opens the store",
 		"pkg/upstream":         "makes the client",
 	},
+	"internal/canary": {
+		"pkg/registry": "is a backend of the mirror's handler",
+	},
+	"internal/status": {
+		"internal/disk": "tells what was found of the disk",
+	},
 	"pkg/mirror": {
+		"internal/canary":     "has canaries to be pulled",
 		"pkg/auth":            "shows its seeder that it has the swarm key",
 		"internal/config":     "what to start",
 		"internal/daemon":     "what both daemons start with",

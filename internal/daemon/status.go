@@ -53,6 +53,7 @@ func (d *Daemon) Status() status.Status {
 		up := status.Upstream{Name: s.Name, URL: s.URL, Default: s.Name == def, Requests: s.Requests,
 			Bytes: s.Bytes, LastError: s.LastError, BlockedUntil: s.BlockedUntil,
 			Breaker: s.Breaker, ProbeAt: s.ProbeAt, RateLimit: s.RateLimit, RateLeft: s.RateLeft}
+		up.Corrupt = s.Errors[upstream.Corrupt]
 		for kind, n := range s.Errors {
 			if kind != upstream.NotFound && kind != upstream.Canceled {
 				up.Errors += n
@@ -117,6 +118,6 @@ func blob(b fetch.BlobStatus) status.Blob {
 		Pieces: b.Pieces, PieceCount: b.Count, State: status.BlobState(b.State),
 		Peers: b.Members, Readers: b.Readers, RateBytesPerSec: int64(b.Rate),
 		BytesBySource: status.Sources{Peers: b.Bytes.Peers, Seeder: b.Bytes.Seeder, Upstream: b.Bytes.Upstream, ObjectStore: b.Bytes.ObjectStore},
-		StartedAt:     b.Began, EndedAt: b.Ended, Error: b.Error,
+		StartedAt:     b.Began, EndedAt: b.Ended, Error: b.Error, Corrupt: b.Corrupt,
 	}
 }

@@ -86,6 +86,7 @@ type Blob struct {
 	StartedAt       time.Time `json:"startedAt"`
 	EndedAt         time.Time `json:"endedAt,omitzero"`
 	Error           string    `json:"error,omitempty"`
+	Corrupt         bool      `json:"corrupt,omitempty"` // it failed since the bytes on offer do not match the digest
 }
 
 // Sources splits bytes by where they came from.
@@ -114,6 +115,16 @@ type Bytes struct {
 type Clients struct {
 	Requests    int64     `json:"requests"`
 	LastRequest time.Time `json:"lastRequest,omitzero"`
+	// Of peerd: what was asked for lately, and by which programs, the latest
+	// first. Not all that there ever were.
+	Repositories []Asked `json:"repositories,omitempty"`
+	Agents       []Asked `json:"agents,omitempty"`
+}
+
+// Asked is a repository that was asked for, or a program that asked.
+type Asked struct {
+	Name string    `json:"name"`
+	Last time.Time `json:"last"`
 }
 
 // Store is what lies on disk.
@@ -177,6 +188,7 @@ type Upstream struct {
 	Requests     int64     `json:"requests"`
 	Bytes        int64     `json:"bytes"`
 	Errors       int64     `json:"errors"`
+	Corrupt      int64     `json:"corrupt,omitempty"` // of Errors, answers that did not match their digest
 	LastError    string    `json:"lastError,omitempty"`
 	BlockedUntil time.Time `json:"blockedUntil,omitzero"` // 429
 	Breaker      string    `json:"breaker,omitempty"`     // "closed"; "open" or "probing": it fails, and is not asked

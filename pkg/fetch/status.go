@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"errors"
 	"sort"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type BlobStatus struct {
 	Rate     float64 // bytes per second received, over the download so far
 	Bytes    BySource
 	Error    string
+	Corrupt  bool // it failed since the bytes on offer do not match
 	Source   Source
 	Received int64 // bytes, duplicates included
 	Began    time.Time
@@ -169,7 +171,7 @@ func (s *swarm) status() BlobStatus {
 	case s.blob.Complete():
 		st.State = "complete"
 	case err != nil:
-		st.State, st.Error = "failed", err.Error()
+		st.State, st.Error, st.Corrupt = "failed", err.Error(), errors.Is(err, ErrCorrupt)
 	case began.IsZero():
 		st.State = "partial"
 	default:

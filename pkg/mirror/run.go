@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/samara-p2p/samara/internal/canary"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
 
@@ -13,7 +15,11 @@ import (
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Peerd, version string) error {
 	s := newSeeders(c)
-	d, err := daemon.Open(ctx, daemon.Params{Name: "peerd", Version: version, Config: c.Common, Warnings: c.Warnings(), Trusted: s.trusts, Status: s.status})
+	clients := newAsked()
+	d, err := daemon.Open(ctx, daemon.Params{Name: "peerd", Version: version, Config: c.Common, Warnings: c.Warnings(), Trusted: s.trusts, Status: func(st *status.Status) {
+		s.status(st)
+		clients.status(st)
+	}})
 	if err != nil {
 		return err
 	}
@@ -40,8 +46,13 @@ func Run(ctx context.Context, c config.Peerd, version string) error {
 	})
 	b := newBackend(d, c, s)
 	defer b.close()
-	return d.Serve(ctx, takeAuthorization(registry.NewHandler(b, registry.HandlerOptions{
+	var canaries canary.Canaries
+	d.Admin.Handle(canary.Path, canaries.Handler())
+	d.Admin.Handle(canary.Path+"/", canaries.Handler())
+	d.Examine(s.examine)
+	front := canaries.Wrap(clients.wrap(b))
+	return d.Serve(ctx, takeAuthorization(registry.NewHandler(front, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
-		NotFoundOnly: true, DecisionTimeout: blobTimeout, Account: d.Account, Referrers: b,
+		NotFoundOnly: true, DecisionTimeout: blobTimeout, Account: d.Account, Referrers: front,
 	})))
 }

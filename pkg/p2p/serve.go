@@ -73,6 +73,10 @@ func (d *dataPlane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.serveContents(w, r, from)
 		return
 	}
+	if r.URL.Path == reachPath && r.Method == http.MethodPost {
+		d.serveReach(w, r, from)
+		return
+	}
 	rest, ok := strings.CutPrefix(r.URL.Path, blobsPath)
 	name, pieces := strings.CutSuffix(rest, "/pieces")
 	dg := digest.Digest(name)

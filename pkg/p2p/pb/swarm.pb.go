@@ -1172,6 +1172,112 @@ func (x *Content) GetMediaType() string {
 	return ""
 }
 
+// Reached answers POST /samara/v1/reach: which of the asker's addresses the
+// answering peer can connect to.
+type Reached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addrs         []*Reach               `protobuf:"bytes,1,rep,name=addrs,proto3" json:"addrs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reached) Reset() {
+	*x = Reached{}
+	mi := &file_swarm_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reached) ProtoMessage() {}
+
+func (x *Reached) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reached.ProtoReflect.Descriptor instead.
+func (*Reached) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Reached) GetAddrs() []*Reach {
+	if x != nil {
+		return x.Addrs
+	}
+	return nil
+}
+
+type Reach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`      // host:port, as the answering peer dials it
+	Pieces        bool                   `protobuf:"varint,2,opt,name=pieces,proto3" json:"pieces,omitempty"` // the pieces port; else libp2p's
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`    // empty: the connection came about
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reach) Reset() {
+	*x = Reach{}
+	mi := &file_swarm_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reach) ProtoMessage() {}
+
+func (x *Reach) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reach.ProtoReflect.Descriptor instead.
+func (*Reach) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Reach) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Reach) GetPieces() bool {
+	if x != nil {
+		return x.Pieces
+	}
+	return false
+}
+
+func (x *Reach) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_swarm_proto protoreflect.FileDescriptor
 
 const file_swarm_proto_rawDesc = "" +
@@ -1257,7 +1363,13 @@ const file_swarm_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x1d\n" +
 	"\n" +
-	"media_type\x18\x03 \x01(\tR\tmediaTypeB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
+	"media_type\x18\x03 \x01(\tR\tmediaType\"7\n" +
+	"\aReached\x12,\n" +
+	"\x05addrs\x18\x01 \x03(\v2\x16.samara.swarm.v1.ReachR\x05addrs\"I\n" +
+	"\x05Reach\x12\x12\n" +
+	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
+	"\x06pieces\x18\x02 \x01(\bR\x06pieces\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05errorB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
 
 var (
 	file_swarm_proto_rawDescOnce sync.Once
@@ -1271,7 +1383,7 @@ func file_swarm_proto_rawDescGZIP() []byte {
 	return file_swarm_proto_rawDescData
 }
 
-var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_swarm_proto_goTypes = []any{
 	(*Frame)(nil),    // 0: samara.swarm.v1.Frame
 	(*Hello)(nil),    // 1: samara.swarm.v1.Hello
@@ -1289,6 +1401,8 @@ var file_swarm_proto_goTypes = []any{
 	(*Busy)(nil),     // 13: samara.swarm.v1.Busy
 	(*Wanted)(nil),   // 14: samara.swarm.v1.Wanted
 	(*Content)(nil),  // 15: samara.swarm.v1.Content
+	(*Reached)(nil),  // 16: samara.swarm.v1.Reached
+	(*Reach)(nil),    // 17: samara.swarm.v1.Reach
 }
 var file_swarm_proto_depIdxs = []int32{
 	1,  // 0: samara.swarm.v1.Frame.hello:type_name -> samara.swarm.v1.Hello
@@ -1303,11 +1417,12 @@ var file_swarm_proto_depIdxs = []int32{
 	11, // 9: samara.swarm.v1.Frame.revoke:type_name -> samara.swarm.v1.Revoke
 	8,  // 10: samara.swarm.v1.Peers.peers:type_name -> samara.swarm.v1.PeerInfo
 	8,  // 11: samara.swarm.v1.Busy.try:type_name -> samara.swarm.v1.PeerInfo
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	17, // 12: samara.swarm.v1.Reached.addrs:type_name -> samara.swarm.v1.Reach
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_swarm_proto_init() }
@@ -1333,7 +1448,7 @@ func file_swarm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_swarm_proto_rawDesc), len(file_swarm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
