@@ -36,7 +36,7 @@ func example() *status.Status {
 			{ID: "12D3KooWGBfKT9Wy3LSNxkfxqbzmzNjTuxg8F8g4ZTkm6EHaBBBB", Addr: "10.0.0.3:4002", BytesFrom: 1500 << 20, BytesTo: 999, BadPieces: 1, Banned: true, BannedReason: "sent a wrong piece"}},
 		Blobs: []status.Blob{
 			{Digest: "sha256:" + strings.Repeat("1a", 32), Source: "docker.io/library/nginx", Size: 200 << 20, Have: 104 << 20, Pieces: 416, PieceCount: 800, State: status.Fetching, Peers: 6, Readers: 1, RateBytesPerSec: 12 << 20,
-				BytesBySource: status.Sources{Peers: 80 << 20, Seeder: 20 << 20, Upstream: 4 << 20}},
+				BytesGiven: 2 << 20, BytesBySource: status.Sources{Peers: 80 << 20, Seeder: 20 << 20, Upstream: 4 << 20}},
 			{Digest: "sha256:" + strings.Repeat("2b", 32), State: status.Fetching},
 			{Digest: "sha256:" + strings.Repeat("3c", 32), Source: "ghcr.io/org/app", Size: 10 << 20, Have: 10 << 20, State: status.Complete, StartedAt: start, EndedAt: start.Add(2300 * time.Millisecond), BytesBySource: status.Sources{Peers: 8 << 20, ObjectStore: 2 << 20}},
 			{Digest: "sha256:" + strings.Repeat("4d", 32), Size: 10 << 20, Have: 1 << 20, State: status.Failed, Error: "upstream: 404\x1b[31m not found"}},

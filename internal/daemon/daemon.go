@@ -198,6 +198,7 @@ func (d *Daemon) openPorts(ctx context.Context) (err error) {
 		}
 		return nil
 	})
+	d.openMetrics()
 	if err := d.Admin.Start(ctx); err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
+// isolatedAfter is how long after its start a peer may know nobody.
+const isolatedAfter = time.Minute
+
 // Status is what both daemons can say of themselves.
 func (d *Daemon) Status() status.Status {
 	c := d.p.Config
@@ -66,6 +69,10 @@ func (d *Daemon) Status() status.Status {
 				Remedy: "look at the upstream and the way to it; what is held here is served meanwhile, and it is asked again once it answers a probe"})
 		}
 	}
+	if !d.p.Seeder && len(nbs) == 0 && time.Since(d.began) > isolatedAfter {
+		st.Warnings = append(st.Warnings, status.Warning{Code: "isolated", Text: "no other host is connected: nothing comes from peers, and nothing goes to them",
+			Remedy: "compare the fingerprints of swarm.key, and open the --p2p-listen port between the hosts and to the seeder"})
+	}
 	d.scrubStatus(&st)
 	if d.p.Status != nil {
 		d.p.Status(&st)
@@ -118,6 +125,7 @@ func blob(b fetch.BlobStatus) status.Blob {
 		Pieces: b.Pieces, PieceCount: b.Count, State: status.BlobState(b.State),
 		Peers: b.Members, Readers: b.Readers, RateBytesPerSec: int64(b.Rate),
 		BytesBySource: status.Sources{Peers: b.Bytes.Peers, Seeder: b.Bytes.Seeder, Upstream: b.Bytes.Upstream, ObjectStore: b.Bytes.ObjectStore},
+		BytesGiven:    b.Given,
 		StartedAt:     b.Began, EndedAt: b.Ended, Error: b.Error, Corrupt: b.Corrupt,
 	}
 }

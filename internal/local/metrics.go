@@ -14,6 +14,7 @@ type metrics struct {
 
 	runs       *prometheus.CounterVec
 	seconds    prometheus.Histogram
+	last       prometheus.Gauge
 	removed    *prometheus.CounterVec
 	freedBlobs prometheus.Counter
 	freedBytes prometheus.Counter
@@ -27,6 +28,7 @@ func (m *metrics) collected(p *Report) {
 	}
 	m.runs.WithLabelValues(result).Inc()
 	m.seconds.Observe(p.Took.Seconds())
+	m.last.SetToCurrentTime()
 	m.removed.WithLabelValues(KindTag).Add(float64(p.Tags))
 	m.removed.WithLabelValues(KindManifest).Add(float64(p.Manifests))
 	m.removed.WithLabelValues(KindBlob).Add(float64(p.Blobs))
@@ -66,6 +68,8 @@ func newMetrics(r *Registry, reg prometheus.Registerer, namespace string) *metri
 			"Collections that ended: ok, or with problems (the log has them)."), []string{"result"}),
 		seconds: f.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Subsystem: "local", Name: "collection_seconds",
 			Help: "How long collections took.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 10)}),
+		last: f.NewGauge(prometheus.GaugeOpts(opts("collection_end_timestamp_seconds",
+			"When the last collection ended, in seconds since 1970; 0 where none has since the start."))),
 		removed: f.NewCounterVec(opts("collected_total",
 			"Tags, manifests and blobs that collections took out of repositories."), []string{"kind"}),
 		freedBlobs: f.NewCounter(opts("freed_blobs_total", "Blobs and manifests whose content went for good.")),

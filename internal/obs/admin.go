@@ -149,6 +149,14 @@ func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
 	writeText(w, code, strings.Join(lines, "\n")+"\n")
 }
 
+// Ready tells whether every check passes now, as /readyz would.
+func (a *Admin) Ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	_, ok := a.runChecks(ctx)
+	return ok
+}
+
 func (a *Admin) runChecks(ctx context.Context) (lines []string, ok bool) {
 	a.mu.Lock()
 	checks := make(map[string]Check, len(a.checks))

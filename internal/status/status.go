@@ -83,6 +83,7 @@ type Blob struct {
 	Readers         int       `json:"readers"` // clients waiting for it
 	RateBytesPerSec int64     `json:"rateBytesPerSec"`
 	BytesBySource   Sources   `json:"bytesBySource"`
+	BytesGiven      int64     `json:"bytesGiven"` // to peers, since the swarm began
 	StartedAt       time.Time `json:"startedAt"`
 	EndedAt         time.Time `json:"endedAt,omitzero"`
 	Error           string    `json:"error,omitempty"`
@@ -210,7 +211,21 @@ type Liar struct {
 
 // Warning is something an operator should act on.
 type Warning struct {
-	Code   string `json:"code"` // stable, e.g. "seeder-unreachable"
+	Code   string `json:"code"` // stable, one of WarningCodes
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"`
+}
+
+// WarningCodes are those of all warnings; docs/operations.md says what to do.
+var WarningCodes = []string{
+	"content-damaged",
+	"events-failing",
+	"isolated",
+	"object-store-failing",
+	"scrub-stopped",
+	"seeder-not-connected",
+	"seeder-refused",
+	"seeder-silent",
+	"seeder-unreachable",
+	"upstream-failing",
 }

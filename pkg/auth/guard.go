@@ -110,6 +110,7 @@ func New(o Options) (*Guard, error) {
 	if g.keys, err = openSigningKeys(o.KeyFile, o.Now); err != nil {
 		return nil, err
 	}
+	registerKeyExpiry(o.Registerer, o.Namespace, g.keys)
 	return g, nil
 }
 

@@ -96,6 +96,16 @@ func (s *signingKeys) current() (signingKey, error) {
 	return k, nil
 }
 
+// expiry is when tokens that the newest key signs are believed no more. It is
+// far ahead, unless no new key can be kept.
+func (s *signingKeys) expiry() time.Time {
+	k, err := s.current()
+	if err != nil {
+		return time.Time{}
+	}
+	return k.Created.Add(2 * keyAge)
+}
+
 // signer signs with the key of now, and names it.
 func (s *signingKeys) signer() (jose.Signer, error) {
 	k, err := s.current()

@@ -31,6 +31,13 @@ func newMetrics(reg prometheus.Registerer, namespace string) *metrics {
 	}
 }
 
+// registerKeyExpiry makes the metric of the key that signs tokens.
+func registerKeyExpiry(reg prometheus.Registerer, namespace string, keys *signingKeys) {
+	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Subsystem: "auth", Name: "signing_key_expiry_seconds",
+		Help: "When tokens signed by the newest key are believed no more, in seconds since 1970: 30 to 60 days ahead, unless no new key can be kept."},
+		func() float64 { return float64(keys.expiry().Unix()) })
+}
+
 func (m *metrics) request(id *Identity, err error) {
 	outcome := "allowed"
 	var d *denied

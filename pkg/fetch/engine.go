@@ -84,6 +84,8 @@ type Want struct {
 	// First is the offset at which the client begins to read: a seeder that has
 	// nothing of the blob begins there, too. A hint; 0 is fine.
 	First int64
+
+	pull *pull // that the blob is a part of; nil: of none
 }
 
 // small tells whether the blob is one that is fetched whole.
@@ -214,8 +216,8 @@ func New(o Options) *Engine {
 		swarms:  make(map[digest.Digest]*swarm),
 		small:   make(map[digest.Digest]*smallCall),
 		keeping: make(map[digest.Digest]*kept),
-		metrics: newMetrics(o.Registerer, o.Namespace),
 	}
+	e.metrics = newMetrics(e, o.Registerer, o.Namespace)
 	if o.Key != nil {
 		e.self, _ = peer.IDFromPrivateKey(o.Key) // an Ed25519 key has one
 	}

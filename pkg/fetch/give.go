@@ -273,6 +273,7 @@ func (e *Engine) Give(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, 
 			n, err := b.WritePieces(w, pieces)
 			e.ledger.sent(from, n)
 			e.metrics.given.Add(float64(n))
+			s.given.Add(n)
 			return n, err
 		},
 		Done: func(ok bool) {
@@ -318,8 +319,10 @@ func (g *giver) give(ctx context.Context, from peer.ID, a p2p.Ask, s *swarm) (sc
 		s.post(func() { s.wantPieces(0, first, end) })
 	}
 
+	asked := g.e.now()
 	select {
 	case act := <-w.answer:
+		g.e.metrics.waited("give", g.e.now()-asked)
 		switch act := act.(type) {
 		case scheduler.Give:
 			return id, act.Pieces, nil

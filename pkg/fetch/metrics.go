@@ -1,10 +1,17 @@
 package fetch
 
 import (
+	"errors"
+	"io"
+	"net"
 	"sync"
+	"syscall"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/samara-p2p/samara/pkg/p2p"
 )
 
 // metrics of the engine.
@@ -21,9 +28,16 @@ type metrics struct {
 	badPieces prometheus.Counter
 	banned    *prometheus.GaugeVec
 	fallbacks prometheus.Counter
+
+	took     *prometheus.HistogramVec // result
+	pulls    *prometheus.HistogramVec // result
+	others   prometheus.Histogram
+	copies   prometheus.Histogram
+	failures *prometheus.CounterVec   // cause
+	waits    *prometheus.HistogramVec // queue
 }
 
-func newMetrics(r prometheus.Registerer, ns string) *metrics {
+func newMetrics(e *Engine, r prometheus.Registerer, ns string) *metrics {
 	m := &metrics{
 		named: make(map[peer.ID]bool),
 		swarms: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "swarms",
@@ -45,7 +59,30 @@ func newMetrics(r prometheus.Registerer, ns string) *metrics {
 		fallbacks: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "fallbacks_total",
 			Help: "Times that pieces were taken from the upstream since no peer or seeder could give them."}),
 	}
+	histogram := func(name, help string, buckets ...float64) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Namespace: ns, Name: name, Help: help, Buckets: buckets}
+	}
+	m.took = prometheus.NewHistogramVec(histogram("download_duration_seconds", "Time that the download of a blob with a swarm took, by result as in downloads_total.",
+		.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900), []string{"result"})
+	m.pulls = prometheus.NewHistogramVec(histogram("pull_duration_seconds", "Time from a client's request for the manifest of an image until all of its blobs that were not here had come, by result: ok, or why the first one failed.",
+		.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 1800), []string{"result"})
+	m.others = prometheus.NewHistogram(histogram("swarm_size", "Neighbours in the swarm of a blob when its download ended.", 0, 1, 2, 4, 8, 15, 30, 45, 60))
+	m.copies = prometheus.NewHistogram(histogram("given_copies", "Bytes given to peers of a blob, by its size, for each swarm that ended after giving any: what a blob costs the uplink.",
+		.1, .5, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 30))
+	m.failures = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "piece_failures_total",
+		Help: "Requests for pieces to peers that failed, by cause: unreachable, denied, timeout (no answer), stalled and cut (in mid-answer), wrong (did not match its signed hash), unsigned (the hash did not come in time), disk, other."}, []string{"cause"})
+	m.waits = prometheus.NewHistogramVec(histogram("queue_wait_seconds", "Time spent waiting, by queue: give (a peer's request for the giver's answer), turn (a blob for the seeder's link to its upstream), download (a blob for its place among those fetched ahead of clients).",
+		.001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 60), []string{"queue"})
+	members := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "swarm_members",
+		Help: "Neighbours in swarms, counted once in each swarm that they share with this host."}, func() float64 {
+		n := 0
+		for _, s := range e.all() {
+			n += int(s.nmembers.Load())
+		}
+		return float64(n)
+	})
 	if r != nil {
+		r.MustRegister(members, m.took, m.pulls, m.others, m.copies, m.failures, m.waits)
 		r.MustRegister(m.banned, m.swarms, m.downloads, m.bytes, m.wasted, m.given, m.asks, m.badPieces, m.fallbacks)
 	}
 	return m
@@ -65,6 +102,42 @@ func (m *metrics) received(seeder, upstream bool, n int, fresh bool) {
 }
 
 func (m *metrics) receivedDurable(n int) { m.bytes.WithLabelValues("objectstore").Add(float64(n)) }
+
+// downloaded counts a download that ended.
+func (m *metrics) downloaded(s *swarm, err error) {
+	result := resultOf(err)
+	took, _ := s.prog.summary()
+	m.downloads.WithLabelValues(result).Inc()
+	m.took.WithLabelValues(result).Observe(took.Seconds())
+	m.others.Observe(float64(s.nmembers.Load()))
+}
+
+// waited counts a wait in a queue that has ended.
+func (m *metrics) waited(queue string, d time.Duration) {
+	m.waits.WithLabelValues(queue).Observe(d.Seconds())
+}
+
+// failed counts a request for pieces that a peer did not answer, or not whole.
+func (m *metrics) failed(err error) { m.failures.WithLabelValues(causeOf(err)).Inc() }
+
+// causeOf is the metric label of a failed request for pieces.
+func causeOf(err error) string {
+	var op *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.Is(err, p2p.ErrDenied):
+		return "denied"
+	case errors.Is(err, p2p.ErrNotNeighbour), errors.As(err, &op) && op.Op == "dial":
+		return "unreachable"
+	case errors.Is(err, p2p.ErrStalled):
+		return "stalled"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return "cut"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	}
+	return "other"
+}
 
 // maxNamed bounds the peers that a metric names.
 const maxNamed = 32

@@ -18,16 +18,21 @@ import (
 // Prefetch starts to download the blobs of an image that are neither here nor
 // on their way. The small ones come together, in the order given.
 func (e *Engine) Prefetch(ws ...Want) {
+	p := e.newPull()
+	defer p.begun()
 	var small []Want
 	for _, w := range ws {
 		if in, err := e.o.Store.Stat(w.Digest); err == nil && in.Complete {
 			continue
 		}
+		w.pull = p
+		p.add()
 		if w.small() {
 			small = append(small, w)
 			continue
 		}
 		if _, err := e.want(w); err != nil && e.ctx.Err() == nil {
+			p.done(err)
 			e.log.Warn("cannot fetch a blob ahead of the client", zap.Stringer("digest", w.Digest), zap.Error(err))
 		}
 	}
@@ -136,6 +141,7 @@ func (e *Engine) want(w Want) (*swarm, error) {
 		}
 		again := func() {
 			if _, err := e.want(w); err != nil {
+				w.pull.done(err)
 				e.log.Debug("cannot start a download again", zap.Stringer("digest", w.Digest), zap.Error(err))
 			}
 		}

@@ -154,7 +154,9 @@ func (o *origin) queue(t *turns) (bounded, ok bool) {
 		}
 	})
 	defer patience.Stop()
+	queued := o.s.e.now()
 	bounded, err := t.take(ctx)
+	o.s.e.metrics.waited("turn", o.s.e.now()-queued)
 	return bounded, err == nil
 }
 

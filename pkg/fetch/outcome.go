@@ -19,7 +19,11 @@ func (s *swarm) setWanted(w Want) {
 	s.touch()
 	if s.settled {
 		s.readers.ready()
+		w.pull.done(nil)
 		return
+	}
+	if w.pull != nil && len(s.pulls) < maxPulls {
+		s.pulls = append(s.pulls, w.pull)
 	}
 	if s.sources.add(w.Source) || !s.wanted {
 		if err := s.blob.SetMeta(store.Meta{MediaType: s.blob.Meta().MediaType, Sources: s.sources.names()}); err != nil {
@@ -37,6 +41,7 @@ func (s *swarm) setWanted(w Want) {
 	}
 	s.joinAll()
 	// A client that waits goes ahead of the queue of prefetches.
+	queued := s.e.now()
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -48,6 +53,7 @@ func (s *swarm) setWanted(w Want) {
 		case <-s.ctx.Done():
 			return
 		}
+		s.e.metrics.waited("download", s.e.now()-queued)
 		if !s.postOr(func() { s.startDownload(release) }, release) {
 			release()
 		}
@@ -62,10 +68,11 @@ func (s *swarm) fail(err error) {
 	}
 	s.wanted = false
 	s.failure = err
-	s.e.metrics.downloads.WithLabelValues(resultOf(err)).Inc()
 	s.log.Warn("download failed", zap.Stringer("source", s.sources.current()),
 		zap.Int("pieces", s.blob.Have().Count()), zap.Int("of", s.geom.Count()), zap.Error(err))
 	s.prog.fail(err)
+	s.e.metrics.downloaded(s, err)
+	s.pulled(err)
 	if s.dl != nil {
 		s.dl.close()
 		s.dl = nil
@@ -174,7 +181,8 @@ func (s *swarm) committed(err error) {
 	}
 	s.readers.ready()
 	s.prog.finish()
-	s.e.metrics.downloads.WithLabelValues("ok").Inc()
+	s.e.metrics.downloaded(s, nil)
+	s.pulled(nil)
 	took, by := s.prog.summary()
 	s.log.Info("blob complete", zap.Int64("size", s.geom.Size()), zap.Duration("took", took),
 		zap.Int64("from_peers", by.Peers), zap.Int64("from_seeder", by.Seeder), zap.Int64("from_upstream", by.Upstream), zap.Int64("from_objectstore", by.ObjectStore))

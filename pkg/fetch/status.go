@@ -31,6 +31,7 @@ type BlobStatus struct {
 	Corrupt  bool // it failed since the bytes on offer do not match
 	Source   Source
 	Received int64 // bytes, duplicates included
+	Given    int64 // bytes, to peers
 	Began    time.Time
 	Ended    time.Time
 }
@@ -177,7 +178,7 @@ func (s *swarm) status() BlobStatus {
 	default:
 		st.State = "fetching"
 	}
-	st.Members = int(s.nmembers.Load())
+	st.Members, st.Given = int(s.nmembers.Load()), s.given.Load()
 	return st
 }
 

@@ -55,10 +55,12 @@ type swarm struct {
 	signing   bool // hashes of a stored blob are being computed
 	sealed    sealedSpan
 	early     map[int][2]int // readers' wishes before the download has started
+	pulls     []*pull        // that wait for the blob
 
 	giving giving // belongs to the giver
 
 	nmembers atomic.Int32
+	given    atomic.Int64  // bytes, to peers
 	sourced  atomic.Bool   // a source has shown that it can give the blob
 	lastUse  atomic.Int64  // Engine.now
 	up       chan struct{} // closed once the giver knows of the blob
@@ -235,6 +237,10 @@ func (s *swarm) shutdown() {
 	}
 	for _, m := range s.members {
 		_ = s.e.network().Send(m.id, p2p.Leave{Digest: s.digest, Reason: reason})
+	}
+	s.pulled(ErrStopped)
+	if n := s.given.Load(); n > 0 {
+		s.e.metrics.copies.Observe(float64(n) / float64(s.geom.Size()))
 	}
 	s.blob.Release()
 	s.e.metrics.swarms.Dec()

@@ -393,7 +393,7 @@ func TestParkedAskAtClose(t *testing.T) {
 func TestLedgerIsBounded(t *testing.T) {
 	var l ledger
 	l.init()
-	m := newMetrics(nil, "peerd")
+	m := newMetrics(nil, nil, "peerd")
 	for i := range 2 * maxLedger {
 		p := peer.ID(fmt.Sprint(i))
 		l.bad(p, digest.FromString("x"), "lies", time.Hour)

@@ -60,11 +60,19 @@ func (e *Engine) hurry(c *smallCall) {
 
 // fetchTogether begins to fetch small blobs, in this order.
 func (e *Engine) fetchTogether(ws []Want) {
-	if calls := e.callEach(ws); len(calls) > 0 {
-		if !e.spawn(func() { e.runTogether(calls) }) {
-			for _, c := range calls {
-				e.end(c, nil, ErrStopped)
-			}
+	calls := e.callEach(ws)
+	if len(calls) == 0 {
+		return
+	}
+	run := func() {
+		e.runTogether(calls)
+		for _, c := range calls {
+			c.want.pull.done(c.err)
+		}
+	}
+	if !e.spawn(run) {
+		for _, c := range calls {
+			e.end(c, nil, ErrStopped)
 		}
 	}
 }
@@ -80,6 +88,7 @@ func (e *Engine) callEach(ws []Want) []*smallCall {
 			break
 		}
 		if e.small[w.Digest] != nil || e.keeping[w.Digest] != nil || w.Digest.Validate() != nil {
+			w.pull.done(nil) // whoever fetches it counts it
 			continue
 		}
 		c := &smallCall{want: w, done: make(chan struct{}), queue: q, place: len(calls)}

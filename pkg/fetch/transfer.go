@@ -47,6 +47,7 @@ func (t *transfer) run(ctx context.Context) scheduler.Done {
 			done.Result = scheduler.ResultNotHeld
 		case ctx.Err() == nil:
 			s.e.metrics.asks.WithLabelValues("failed").Inc()
+			s.e.metrics.failed(err)
 			s.log.Debug("a request for pieces failed", zap.Stringer("peer", t.peer), zap.Error(err))
 		}
 		return done
@@ -75,6 +76,7 @@ func (t *transfer) run(ctx context.Context) scheduler.Done {
 		case err != nil:
 			if ctx.Err() == nil {
 				s.e.metrics.asks.WithLabelValues("cut").Inc()
+				s.e.metrics.failed(err)
 				s.log.Debug("a transfer broke", zap.Stringer("peer", t.peer), zap.Error(err))
 			}
 			return done
@@ -89,6 +91,7 @@ func (t *transfer) run(ctx context.Context) scheduler.Done {
 func (t *transfer) take(ctx context.Context, i int, p []byte) bool {
 	s := t.d.s
 	if len(p) != s.geom.Len(i) || len(p) == 0 {
+		s.e.metrics.failures.WithLabelValues("wrong").Inc()
 		s.post(func() { s.liar(t.peer, i, "a piece of the wrong length") })
 		return false
 	}
@@ -101,16 +104,21 @@ func (t *transfer) take(ctx context.Context, i int, p []byte) bool {
 	var err error
 	switch {
 	case known && piece.Sum(p) != h:
+		s.e.metrics.failures.WithLabelValues("wrong").Inc()
 		s.post(func() { s.liar(t.peer, i, "a piece that does not match its signed hash") })
 		return false
 	case known:
 		fresh, err = s.blob.WritePiece(i, p)
 	case t.raw && ctx.Err() == nil:
 		fresh, err = s.blob.WriteRaw(i, p, false)
-	default:
-		return false // its hash did not come in time
+	default: // its hash did not come in time
+		if ctx.Err() == nil {
+			s.e.metrics.failures.WithLabelValues("unsigned").Inc()
+		}
+		return false
 	}
 	if err != nil {
+		s.e.metrics.failures.WithLabelValues("disk").Inc()
 		s.post(func() { s.storeFailed(err) })
 		return false
 	}

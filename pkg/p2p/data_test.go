@@ -281,7 +281,7 @@ func TestStalledGift(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ans.Close()
-	if _, _, err := ans.Next(make([]byte, 1<<20)); !errors.Is(err, errStalled) {
+	if _, _, err := ans.Next(make([]byte, 1<<20)); !errors.Is(err, ErrStalled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -248,12 +248,16 @@ func (d *discovery) look(ctx context.Context, c cid.Cid, limit int, out chan<- p
 		}
 	}()
 	count, given := 0, make(map[peer.ID]bool)
+	began := time.Now()
+	defer func() { d.n.metrics.looked(ctx, count) }()
 	for ai := range found {
 		if ai.ID == d.n.id || given[ai.ID] {
 			continue
 		}
 		given[ai.ID] = true
-		count++
+		if count++; count == 1 {
+			d.n.metrics.lookupFirst.Observe(time.Since(began).Seconds())
+		}
 		d.note(c, count)
 		if count > limit || d.n.gate.check(ai.ID) != nil {
 			continue

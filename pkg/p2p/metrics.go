@@ -1,6 +1,9 @@
 package p2p
 
 import (
+	"context"
+	"errors"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/samara-p2p/samara/pkg/p2p/pb"
@@ -29,6 +32,8 @@ type metrics struct {
 	bans         prometheus.Counter
 	records      prometheus.Gauge
 	announced    *prometheus.CounterVec // decision
+	lookups      *prometheus.CounterVec // result
+	lookupFirst  prometheus.Histogram   // seconds
 }
 
 func newMetrics(reg prometheus.Registerer, ns string) (*metrics, error) {
@@ -66,6 +71,10 @@ func newMetrics(reg prometheus.Registerer, ns string) (*metrics, error) {
 	m.bans = counter("bans_total", "Peers banned.")
 	m.records = gauge("provider_records", "Provider records held for the DHT.")
 	m.announced = vec("announcements_total", "Blobs asked to be announced, by what was decided.", "decision")
+	m.lookups = vec("dht_lookups_total", "Look-ups of a blob's providers that ended, by result: found, none, canceled.", "result")
+	m.lookupFirst = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Subsystem: "p2p", Name: "dht_first_provider_seconds",
+		Help: "Time from the look-up of a blob to the first provider.", Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2, 5, 10, 30}})
+	m.all = append(m.all, m.lookupFirst)
 	if reg != nil {
 		for i, c := range m.all {
 			if err := reg.Register(c); err != nil {
@@ -95,6 +104,20 @@ func (m *metrics) received(f *pb.Frame, size int) {
 func (m *metrics) sent(f *pb.Frame, size int) {
 	m.messagesOut.WithLabelValues(frameType(f)).Inc()
 	m.controlOut.Add(float64(size))
+}
+
+// looked counts a look-up that ends, with the providers it found. Who has enough
+// ends it early.
+func (m *metrics) looked(ctx context.Context, found int) {
+	result := "found"
+	switch {
+	case found > 0:
+	case errors.Is(ctx.Err(), context.Canceled):
+		result = "canceled"
+	default:
+		result = "none"
+	}
+	m.lookups.WithLabelValues(result).Inc()
 }
 
 func frameType(f *pb.Frame) string {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// errStalled ends a transfer that does not move.
-var errStalled = errors.New("p2p: transfer stalled")
+// ErrStalled ends a transfer that does not move.
+var ErrStalled = errors.New("p2p: transfer stalled")
 
 // watchdog cancels a transfer in which no byte moves for idle.
 type watchdog struct {
@@ -40,7 +40,7 @@ func (w *watchdog) bark() {
 	switch {
 	case w.stopped:
 	case still >= w.idle:
-		w.cancel(fmt.Errorf("%w: no byte for %s", errStalled, w.idle))
+		w.cancel(fmt.Errorf("%w: no byte for %s", ErrStalled, w.idle))
 	default:
 		w.timer.Reset(w.idle - still)
 	}

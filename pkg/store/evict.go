@@ -200,6 +200,7 @@ func (s *Store) evictStateLocked(st *state, why string) (trash []string) {
 		return nil
 	}
 	s.m.evictions.WithLabelValues(why).Inc()
+	s.m.evicted.WithLabelValues(why).Add(float64(size))
 	s.log.Info("blob evicted", zap.Stringer("digest", st.digest), zap.Int64("bytes", size),
 		zap.Bool("complete", st.full), zap.Time("lastUse", st.lastUse), zap.String("reason", why))
 	return []string{t}

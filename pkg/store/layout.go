@@ -191,3 +191,13 @@ func diskFree(dir string) (int64, error) {
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // Bsize is an int32 on some architectures
 }
+
+// diskSize is the number of bytes of the disk below dir that are used, or that
+// diskFree would count: what is reserved for root is neither, as in df.
+func diskSize(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("store: statfs %s: %w", dir, err)
+	}
+	return (int64(st.Blocks) - int64(st.Bfree) + int64(st.Bavail)) * int64(st.Bsize), nil //nolint:unconvert // Bsize is an int32 on some architectures
+}

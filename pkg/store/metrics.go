@@ -1,10 +1,14 @@
 package store
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"math"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
 	commits, corrupt, full prometheus.Counter
-	evictions              *prometheus.CounterVec // reason
+	evictions, evicted     *prometheus.CounterVec // reason
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -24,7 +28,9 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 	}
 	m.evictions = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "store", Name: "evictions_total",
 		Help: "Blobs removed to make room, by what was short of it."}, []string{"reason"})
-	m.all = append(m.all, m.evictions)
+	m.evicted = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "store", Name: "evicted_bytes_total",
+		Help: "Bytes of the blobs removed to make room, by what was short of it."}, []string{"reason"})
+	m.all = append(m.all, m.evictions, m.evicted)
 	m.commits = counter("commits_total", "Blobs that became complete.")
 	m.corrupt = counter("corrupt_total", "Blobs or unverified pieces whose content did not match, dropped or set aside.")
 	m.full = counter("full_total", "Writes refused for want of room on the disk or in the quota.")
@@ -32,6 +38,8 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 	gauge("promised_bytes", "Bytes still to come of blobs being written.", nil, func(u Usage) float64 { return float64(u.Promised) })
 	gauge("reserved_bytes", "Bytes of uploads under way.", nil, func(u Usage) float64 { return float64(u.Reserved) })
 	gauge("quota_bytes", "Bound on the bytes of content held; 0 = none.", nil, func(u Usage) float64 { return float64(u.Quota) })
+	gauge("disk_free_bytes", "Bytes that may still be written on the disk of the store; NaN where it cannot be asked.", nil, func(Usage) float64 { return diskBytes(s.dir, diskFree) })
+	gauge("disk_size_bytes", "Bytes that the disk of the store has for us: those written by anybody, and those free.", nil, func(Usage) float64 { return diskBytes(s.dir, diskSize) })
 	for i, p := range s.prefixes {
 		of := prometheus.Labels{"prefix": p.name}
 		gauge("prefix_used_bytes", "Bytes of content that count for the quota of a prefix of repositories.", of, func(u Usage) float64 { return float64(u.Prefixes[i].Used) })
@@ -51,6 +59,15 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 		}
 	}
 	return m, nil
+}
+
+// diskBytes is a number of the disk below dir, as a metric.
+func diskBytes(dir string, of func(string) (int64, error)) float64 {
+	n, err := of(dir)
+	if err != nil {
+		return math.NaN()
+	}
+	return float64(n)
 }
 
 func (m *metrics) unregister() {

@@ -238,11 +238,17 @@ func TestMetricsAndLogs(t *testing.T) {
 			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
+	if free, size := got["peerd_store_disk_free_bytes"], got["peerd_store_disk_size_bytes"]; free <= 0 || size < free {
+		t.Errorf("%v of %v bytes of the disk are free", free, size)
+	}
+	delete(got, "peerd_store_disk_free_bytes")
+	delete(got, "peerd_store_disk_size_bytes")
 	want := map[string]float64{
 		"peerd_store_blobs complete": 0, "peerd_store_blobs partial": 1,
 		"peerd_store_used_bytes": 0, "peerd_store_promised_bytes": float64(len(f[1].content)),
 		"peerd_store_reserved_bytes": 0, "peerd_store_damaged_blobs": 0, "peerd_store_quota_bytes": float64(quota),
-		"peerd_store_commits_total": 2, "peerd_store_corrupt_total": 1, "peerd_store_evictions_total quota": 2, "peerd_store_full_total": 1,
+		"peerd_store_commits_total": 2, "peerd_store_corrupt_total": 1, "peerd_store_evictions_total quota": 2,
+		"peerd_store_evicted_bytes_total quota": float64(len(f[0].content) + len(f[2].content)), "peerd_store_full_total": 1,
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("metrics are %v, want %v", got, want)
