@@ -183,6 +183,7 @@ var edges = map[string]map[string]string{
 		"internal/visibility": "who may be given what",
 		"pkg/fetch":           "gets blobs",
 		"pkg/p2p":             "joins its seeder's swarm",
+		"pkg/piece":           "the CID of what peers are asked about",
 		"pkg/registry":        "speaks to the client",
 		"pkg/upstream":        "a client for each seeder",
 	},

@@ -18,9 +18,7 @@ var privateWays = []string{PrivateByClient, PrivateShared, PrivateNever}
 
 const privateFix = "give by-client, shared or never"
 
-// defaultPrivate gives on what the swarm has when nobody is left to say whose it
-// is: a host that never asked about an image would else refuse it in an outage.
-func defaultPrivate() Private { return Private{Private: PrivateShared} }
+func defaultPrivate() Private { return Private{Private: PrivateByClient} }
 
 func (p *Private) problems() []Problem {
 	if !slices.Contains(privateWays, p.Private) {

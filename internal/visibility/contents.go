@@ -53,7 +53,12 @@ func (c *contents) add(n registry.Name, d digest.Digest, proved bool) {
 		c.order = append(c.order, d)
 	}
 	if len(list) >= maxOwners {
-		list = slices.Delete(list, 0, 1)
+		// Being named must not drive out a private repository that has it.
+		i := slices.IndexFunc(list, func(o owner) bool { return !o.proved })
+		if !proved {
+			return
+		}
+		list = slices.Delete(list, max(i, 0), max(i, 0)+1)
 	}
 	c.owners[d] = append(list, owner{n, proved})
 }

@@ -3,7 +3,6 @@ package visibility
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -24,6 +23,14 @@ const (
 	absentFor  = 10 * time.Second // that a repository does not have a digest
 	askTimeout = 8 * time.Second  // of a question, for all who wait for it
 
+	// How long those that can tell are waited for before something else stands
+	// in: an older verdict, or the word of peers. Who was silent before is only
+	// glanced at, and not asked again for a while.
+	patience    = time.Second
+	glance      = 300 * time.Millisecond
+	silentFor   = 5 * time.Second
+	hearTimeout = 5 * time.Second // of asking peers, for all who wait for it
+
 	maxRepositories = 100_000
 	saveEvery       = time.Minute
 )
@@ -41,8 +48,13 @@ type Options struct {
 	// Has tells whether a digest is kept as a repository's. It counts only where
 	// no upstream may be asked. May be nil.
 	Has func(n registry.Name, d digest.Digest) bool
-	// Stale is how old a verdict may be that stands in while nobody can tell.
+	// Stale is how old a verdict may be that stands in while nobody can tell: one
+	// of our own, or a word.
 	Stale func(upstream string) time.Duration
+	// Hear asks peers for their word about a repository and, where it is not
+	// empty, a digest; false where none has one. It is called only while Ask does
+	// not answer. nil: no peer's word counts.
+	Hear func(ctx context.Context, n registry.Name, d digest.Digest) (Word, bool)
 	// File keeps verdicts about repositories over a restart; "" for none.
 	File string
 
@@ -56,6 +68,22 @@ type Options struct {
 type verdict struct {
 	Public  bool      `json:"public"`
 	Checked time.Time `json:"checked"`
+	// Word: it is a peer's word. It stands in, and is never as good as an answer.
+	Word bool `json:"word,omitempty"`
+}
+
+// fresh tells whether an upstream said so lately.
+func (v verdict) fresh(now time.Time) bool {
+	if v.Public {
+		return !v.Word && v.within(publicFor, now)
+	}
+	return v.within(privateFor, now)
+}
+
+// within tells whether it is at most so old; one of the future is too old.
+func (v verdict) within(d time.Duration, now time.Time) bool {
+	age := now.Sub(v.Checked)
+	return age >= 0 && age < d
 }
 
 // Public knows which repositories are public. Safe for concurrent use.
@@ -64,6 +92,7 @@ type Public struct {
 	log      *zap.Logger
 	checks   *prometheus.CounterVec
 	flight   singleflight.Group
+	words    singleflight.Group
 	contents contents
 
 	ctx    context.Context // of questions: they outlive the client that asked first
@@ -74,7 +103,8 @@ type Public struct {
 	closed   bool
 	dirty    bool
 	verdicts map[registry.Name]verdict
-	absent   map[content]time.Time // until when it is not asked for again
+	absent   map[content]time.Time       // until when it is not asked for again
+	silent   map[registry.Name]time.Time // when nobody could tell
 }
 
 // NewPublic reads what an earlier process knew; it must be closed.
@@ -85,7 +115,7 @@ func NewPublic(o Options) *Public {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	p := &Public{o: o, log: o.Log, verdicts: map[registry.Name]verdict{}, absent: map[content]time.Time{}, checks: newChecks(o)}
+	p := &Public{o: o, log: o.Log, verdicts: map[registry.Name]verdict{}, absent: map[content]time.Time{}, silent: map[registry.Name]time.Time{}, checks: newChecks(o)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.load()
 	p.wg.Go(p.keepSaving)
@@ -114,35 +144,20 @@ func (p *Public) Check(ctx context.Context, n registry.Name, t upstream.Target) 
 	d := digestOf(t)
 	now := p.o.Now()
 	v, known := p.verdict(n, now)
-	age := now.Sub(v.Checked)
-	fresh := known && age >= 0 && (v.Public && age < publicFor || !v.Public && age < privateFor)
 	own := d == "" || p.contents.of(n, d, p.isPublic)
 	switch {
-	case fresh && !v.Public:
+	case v.fresh(now) && !v.Public:
 		return errPrivate(n)
-	case fresh && own:
+	case v.fresh(now) && own:
 		return nil
 	case p.isAbsent(content{n, d}, now):
 		return &upstream.Error{Op: "visibility", Upstream: n.Upstream, Repo: n.Repository, What: d.String(), Kind: upstream.NotFound,
 			Err: errors.New("the repository did not have it a moment ago")}
 	}
-	key := n.String()
-	if !own {
-		key += "@" + d.String()
-	}
-	err := p.ask(ctx, key, n, t)
-	switch kind := upstream.KindOf(err); kind {
-	case upstream.None, upstream.Denied, upstream.NotFound, upstream.Refused:
-		return err
-	case upstream.Offline:
+	c := check{p: p, n: n, t: t, d: d, own: own, stand: v.Public && own && v.within(p.o.Stale(n.Upstream), now)}
+	err := c.run(ctx)
+	if upstream.KindOf(err) == upstream.Offline {
 		return p.offline(n, t, v, known, own, err)
-	}
-	if v, known = p.verdict(n, now); known && v.Public && own && now.Sub(v.Checked) < publicFor {
-		return nil // somebody else got something meanwhile
-	}
-	if known && v.Public && own && age >= 0 && age < p.o.Stale(n.Upstream) {
-		p.count(n, "stale")
-		return nil
 	}
 	return err
 }
@@ -160,9 +175,9 @@ func (p *Public) offline(n registry.Name, t upstream.Target, v verdict, known, o
 }
 
 // ask asks once for all who wait, and remembers the answer.
-func (p *Public) ask(ctx context.Context, key string, n registry.Name, t upstream.Target) error {
+func (p *Public) ask(ctx context.Context, key string, n registry.Name, t upstream.Target) <-chan singleflight.Result {
 	via := upstream.Via(ctx)
-	ch := p.flight.DoChan(key, func() (any, error) {
+	return p.flight.DoChan(key, func() (any, error) {
 		if !p.begin() {
 			return nil, context.Canceled
 		}
@@ -173,12 +188,6 @@ func (p *Public) ask(ctx context.Context, key string, n registry.Name, t upstrea
 		p.note(n, t, err)
 		return nil, err
 	})
-	select {
-	case r := <-ch:
-		return r.Err
-	case <-ctx.Done():
-		return fmt.Errorf("who may have %s: %w", n, context.Cause(ctx))
-	}
 }
 
 func (p *Public) begin() bool {
@@ -196,15 +205,18 @@ func (p *Public) note(n registry.Name, t upstream.Target, err error) {
 	now := p.o.Now()
 	d := digestOf(t)
 	kind := upstream.KindOf(err)
+	if conclusive(kind) {
+		p.setSilent(n, time.Time{})
+	}
 	switch kind {
 	case upstream.None:
-		p.set(n, verdict{true, now})
+		p.set(n, verdict{Public: true, Checked: now})
 		if d != "" {
 			p.contents.add(n, d, true)
 		}
 		p.count(n, "public")
 	case upstream.Denied:
-		p.set(n, verdict{false, now})
+		p.set(n, verdict{Checked: now})
 		p.count(n, "private")
 	case upstream.NotFound:
 		if d != "" {
@@ -212,6 +224,7 @@ func (p *Public) note(n registry.Name, t upstream.Target, err error) {
 		}
 		p.count(n, "not-found")
 	default:
+		p.setSilent(n, now)
 		p.count(n, "unknown")
 		p.log.Info("cannot tell whether a repository is public", zap.Stringer("repository", n), zap.Error(err))
 	}
@@ -223,11 +236,11 @@ func (p *Public) verdict(n registry.Name, now time.Time) (verdict, bool) {
 	p.mu.Lock()
 	v, ok := p.verdicts[n]
 	p.mu.Unlock()
-	if p.o.Seen == nil || ok && v.Public && now.Sub(v.Checked) < publicFor {
+	if p.o.Seen == nil || v.Public && v.fresh(now) {
 		return v, ok
 	}
 	if at := p.o.Seen(n); at.After(v.Checked) {
-		v, ok = verdict{true, at}, true
+		v, ok = verdict{Public: true, Checked: at}, true
 		p.set(n, v)
 	}
 	return v, ok
@@ -236,6 +249,10 @@ func (p *Public) verdict(n registry.Name, now time.Time) (verdict, bool) {
 func (p *Public) set(n registry.Name, v verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.setLocked(n, v)
+}
+
+func (p *Public) setLocked(n registry.Name, v verdict) {
 	old, known := p.verdicts[n]
 	if known && old.Public != v.Public {
 		p.log.Info("the visibility of a repository has changed at its upstream", zap.Stringer("repository", n), zap.Bool("public", v.Public))
@@ -270,6 +287,29 @@ func (p *Public) setAbsent(c content, now time.Time) {
 		clear(p.absent) // they are asked for again, one by one
 	}
 	p.absent[c] = now.Add(absentFor)
+}
+
+// silentSince is how long ago nobody could tell; false where that was not so when
+// last asked.
+func (p *Public) silentSince(n registry.Name, now time.Time) (time.Duration, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.silent[n]
+	return now.Sub(at), ok && !now.Before(at)
+}
+
+// setSilent notes that nobody could tell; a zero time, that somebody did.
+func (p *Public) setSilent(n registry.Name, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at.IsZero() {
+		delete(p.silent, n)
+		return
+	}
+	if len(p.silent) >= maxRepositories {
+		clear(p.silent) // they are waited for again, one by one
+	}
+	p.silent[n] = at
 }
 
 // Own tells whether a digest is known to be a repository's.

@@ -84,23 +84,13 @@ func (b *backend) close() {
 	b.gate.close()
 }
 
-// joining is how long after its start a peerd may still be on its way into the
-// swarm.
-const joining = 15 * time.Second
-
 // peersOf has manifests from peers. A peerd that has just started waits for its
 // place in the swarm first.
 func peersOf(d *daemon.Daemon) func(context.Context, digest.Digest, int64) ([]byte, error) {
-	began := time.Now()
+	join := joined(d)
 	return func(ctx context.Context, dg digest.Digest, limit int64) ([]byte, error) {
-		for time.Since(began) < joining && d.Node.DHTSize() == 0 && len(d.Node.Neighbours()) == 0 {
-			t := time.NewTimer(50 * time.Millisecond)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				t.Stop()
-				return nil, context.Cause(ctx)
-			}
+		if err := join(ctx); err != nil {
+			return nil, err
 		}
 		content, _, err := d.Engine.FromPeers(ctx, dg, limit)
 		return content, err
@@ -158,8 +148,8 @@ func (b *backend) admitted(ctx context.Context, r registry.Request) (*registry.M
 	if err != nil {
 		return nil, err
 	}
-	if err = verdict; unsure(err) { // whoever gave the manifest may know by now
-		err = b.gate.admit(actx, r.Name, t)
+	if err = verdict; unsure(err) { // whoever gave the manifest may know by now, and peers may know it by its digest
+		err = b.gate.admit(actx, r.Name, upstream.Target{Manifest: m.Digest.String()})
 	}
 	if err != nil {
 		return nil, err

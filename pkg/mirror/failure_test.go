@@ -18,6 +18,7 @@ import (
 // there, found by the DHT; also when it was started only then.
 func TestEverythingGone(t *testing.T) {
 	b := newBench(t)
+	b.lock()
 	holder := b.peer(nil)
 	other := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 3*mib, 1000)

@@ -3,6 +3,7 @@ package mirror
 import (
 	"bytes"
 	"context"
+	"path/filepath"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/seed"
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
@@ -46,6 +48,20 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// lock makes the swarm one with a key, whose members' word counts. Peers that are
+// started from then on have it.
+func (b *bench) lock() {
+	b.t.Helper()
+	if err := b.seeder.Stop(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.sc.OpenSwarm, b.sc.SwarmKey = false, filepath.Join(b.t.TempDir(), "swarm.key")
+	if _, err := p2p.CreateSwarmKey(b.sc.SwarmKey); err != nil {
+		b.t.Fatal(err)
+	}
+	b.startSeeder()
+}
+
 func (b *bench) startSeeder() {
 	b.t.Helper()
 	b.seeder = daemontest.Start(b.t, b.sc.Common, func(ctx context.Context) error { return seed.Run(ctx, b.sc, "test") })
@@ -64,6 +80,7 @@ func (b *bench) config() config.Peerd {
 	c := config.DefaultPeerd()
 	c.Seeders = []string{b.seeder.URL}
 	c.Common = daemontest.Common(b.t, c.Common)
+	c.OpenSwarm, c.SwarmKey = b.sc.OpenSwarm, b.sc.SwarmKey
 	return c
 }
 

@@ -83,6 +83,7 @@ func (p *host) pulls(repo, ref string, img v1.Image) {
 // upstream hears of it.
 func TestLocalRepositories(t *testing.T) {
 	b := newBench(t)
+	b.lock()
 	b.pushing()
 	img := b.push("team/app", "v1", 3*mib)
 	h1, h2, h3 := b.peer(nil), b.peer(nil), b.peer(nil)

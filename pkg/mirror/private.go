@@ -35,13 +35,20 @@ type gate struct {
 func newGate(d *daemon.Daemon, c config.Peerd, s *seeders) *gate {
 	g := &gate{log: d.Log.Named("private"), policy: s.policy}
 	g.answers = visibility.NewAnswers(d.Metrics, "peerd")
-	g.public = visibility.NewPublic(visibility.Options{
+	o := visibility.Options{
 		Ask:   s.public,
 		Seen:  func(n registry.Name) time.Time { return d.Upstream.PublicAt(n.Upstream, n.Repository) },
 		Stale: func(up string) time.Duration { return c.Ages(up).Stale },
 		File:  filepath.Join(c.Data, "visibility.json"),
 		Log:   g.log, Registerer: d.Metrics, Namespace: "peerd",
-	})
+	}
+	if d.PSK != nil {
+		o.Hear = (&words{net: d.Node, join: joined(d)}).hear
+	}
+	g.public = visibility.NewPublic(o)
+	if d.PSK != nil {
+		d.Node.TellVisibility(g.tell)
+	}
 	g.tokens = visibility.NewTokens(func(ctx context.Context, n registry.Name, t upstream.Target, authorization string) error {
 		return s.itself(n.Upstream).Accepts(ctx, n.Upstream, n.Repository, t, authorization)
 	}, g.public, nil)

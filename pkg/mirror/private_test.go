@@ -18,7 +18,6 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
-	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
@@ -131,7 +130,7 @@ func foreign(img upstreamtest.Image) []string {
 // of their own.
 func TestContract24PrivateImages(t *testing.T) {
 	b := newPrivateBench(t, nil)
-	h, second := b.peer(byClient), b.peer(byClient)
+	h, second := b.peer(nil), b.peer(nil)
 	h.image("v1", b.open)
 
 	for when, p := range map[string]*host{"cold": h, "another host": second} {
@@ -195,7 +194,7 @@ func TestContract24PrivateImages(t *testing.T) {
 func TestContract24BlobOfBoth(t *testing.T) {
 	b := newPrivateBench(t, nil)
 	b.up.Give("lab/app", b.closed.Layers[1])
-	h := b.peer(byClient)
+	h := b.peer(nil)
 	ops := h.login(secretTag, "ops", secretPassword)
 	h.get(secretTag, 200, ops)
 	h.get("/v2/lab/secret/blobs/"+b.closed.Layers[1].String(), 200, ops)
@@ -215,7 +214,7 @@ func TestContract24BlobOfBoth(t *testing.T) {
 func TestContract26WhatDoesNotConvince(t *testing.T) {
 	b := newPrivateBench(t, nil)
 	b.up.AddImage("lab/other", "v1", 1000)
-	h := b.peer(byClient)
+	h := b.peer(nil)
 	other := h.login("/v2/lab/other/manifests/v1?ns="+upName, "ops", secretPassword)
 	nobody := h.login(secretTag, "", "")
 	before := len(b.up.Requests())
@@ -253,7 +252,7 @@ func TestContract26WhatDoesNotConvince(t *testing.T) {
 func TestContract25BasicIsNotPassedOn(t *testing.T) {
 	b := newPrivateBench(t, nil)
 	b.up.SetAuth(&upstreamtest.Auth{Username: "ops", Password: secretPassword, Private: []string{"lab/secret"}})
-	h := b.peer(byClient)
+	h := b.peer(nil)
 	h.image("v1", b.open)
 	for _, path := range paths(b.closed) {
 		if r := h.get(path, 404); r.Header.Get("WWW-Authenticate") != "" {
@@ -291,7 +290,7 @@ func TestContract25Choices(t *testing.T) {
 // much, and are served while nobody can be asked.
 func TestContract27PublicImages(t *testing.T) {
 	b := newPrivateBench(t, nil)
-	h, second := b.peer(byClient), b.peer(byClient)
+	h, second := b.peer(nil), b.peer(nil)
 	for range 3 {
 		h.image("v1", b.open)
 		second.image("v1", b.open)
@@ -328,7 +327,7 @@ func TestContract27PublicImages(t *testing.T) {
 // A host with no seeder to ask asks the upstream.
 func TestContract27WithoutASeeder(t *testing.T) {
 	b := newPrivateBench(t, nil)
-	h := b.peer(byClient)
+	h := b.peer(nil)
 	b.seeder.Stop()
 	h.image("v1", b.open)
 	if r := h.get(secretTag, 404); r.Header.Get("WWW-Authenticate") != "" {
@@ -354,13 +353,9 @@ func TestContract25LocalRepositories(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.sc.Htpasswd, b.sc.Allow = users, []string{"anyone pull " + localName + "/team/open", "user:alice pull **", "anyone pull up.test/**"}
-	key := filepath.Join(t.TempDir(), "swarm.key")
-	if _, err := p2p.CreateSwarmKey(key); err != nil {
-		t.Fatal(err)
-	}
-	b.sc.OpenSwarm, b.sc.SwarmKey = false, key // which lets peers pull
 	b.startSeeder()
-	h := b.peer(func(c *config.Peerd) { byClient(c); c.OpenSwarm, c.SwarmKey = false, key })
+	b.lock() // the key lets peers pull
+	h := b.peer(nil)
 	h.get("/v2/team/open/manifests/v1?ns="+localName, 200)
 	const path = "/v2/team/secret/manifests/v1?ns=" + localName
 	h.get(path, 200, h.login(path, "alice", "wonder"))
@@ -379,7 +374,7 @@ func TestContract26NothingLeaks(t *testing.T) {
 	os.Stderr = log
 	defer func() { os.Stderr = stderr }()
 	b := newPrivateBench(t, func(c *config.Seeder) { c.LogLevel, c.AuditLog = "debug", filepath.Join(c.Data, "audit.log") })
-	h := b.peer(func(c *config.Peerd) { byClient(c); c.LogLevel = "debug" })
+	h := b.peer(func(c *config.Peerd) { c.LogLevel = "debug" })
 	ops := h.login(secretTag, "ops", secretPassword)
 	h.get(secretTag, 200, ops)
 	for _, d := range b.closed.Layers {
@@ -441,7 +436,7 @@ func clean(t *testing.T, where string, content []byte) {
 func TestContract21HostileNS(t *testing.T) {
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)
-	h := b.peer(byClient)
+	h := b.peer(nil)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -481,6 +476,3 @@ func TestContract21HostileNS(t *testing.T) {
 		t.Errorf("%d connections to where ns pointed", n)
 	}
 }
-
-// byClient has a peerd give what is not public to who shows a token.
-func byClient(c *config.Peerd) { c.Private.Private = config.PrivateByClient }

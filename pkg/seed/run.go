@@ -53,6 +53,7 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	api := registry.NewHandler(newScoped(d, repos, kept != nil && c.BucketCopyPulled), o)
 	known := openVisibility(d, c)
 	defer known.Close()
+	tellPeers(known, d)
 	api = refuseLoops(tellVisibility(known, d, api), d.Node.ID().String())
 	g, err := openGate(d, c)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/visibility"
 	"github.com/samara-p2p/samara/pkg/auth"
+	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/upstream"
 )
@@ -34,6 +35,23 @@ func openVisibility(d *daemon.Daemon, c config.Seeder) *visibility.Public {
 		Stale: func(up string) time.Duration { return c.Ages(up).Stale },
 		File:  filepath.Join(c.Data, "visibility.json"),
 		Log:   d.Log.Named("visibility"), Registerer: d.Metrics, Namespace: "seeder",
+	})
+}
+
+// tellPeers has peers told what is known of upstreams' repositories where this
+// seeder's registry API is out of their reach. The seeder's own are what rules
+// make them, and no peer's word is heard here: the seeder asks for itself.
+func tellPeers(p *visibility.Public, d *daemon.Daemon) {
+	if d.PSK == nil {
+		return // nobody takes a word in an open swarm
+	}
+	d.Node.TellVisibility(func(repository string, dg digest.Digest) (p2p.Visibility, bool) {
+		n, err := registry.ParseName(repository)
+		if err != nil || d.Resolver.IsLocal(n) {
+			return p2p.Visibility{}, false
+		}
+		word, ok := p.Vouch(n, dg)
+		return p2p.Visibility(word), ok
 	})
 }
 

@@ -1278,6 +1278,128 @@ func (x *Reach) GetError() string {
 	return ""
 }
 
+// Whose asks what a peer knows of a repository, on /samara/visibility/1.0.0.
+type Whose struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repository    string                 `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"` // "docker.io/library/nginx"
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`         // of something that may be the repository's; may be empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Whose) Reset() {
+	*x = Whose{}
+	mi := &file_swarm_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Whose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Whose) ProtoMessage() {}
+
+func (x *Whose) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Whose.ProtoReflect.Descriptor instead.
+func (*Whose) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Whose) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Whose) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+// Visibility is the answer to it.
+type Visibility struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Known         bool                   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`   // the other fields say something
+	Public        bool                   `protobuf:"varint,2,opt,name=public,proto3" json:"public,omitempty"` // the repository's upstream gives it to anybody
+	Age           uint64                 `protobuf:"varint,3,opt,name=age,proto3" json:"age,omitempty"`       // seconds since the upstream said so
+	Has           bool                   `protobuf:"varint,4,opt,name=has,proto3" json:"has,omitempty"`       // public, and the digest is the repository's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Visibility) Reset() {
+	*x = Visibility{}
+	mi := &file_swarm_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Visibility) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Visibility) ProtoMessage() {}
+
+func (x *Visibility) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Visibility.ProtoReflect.Descriptor instead.
+func (*Visibility) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Visibility) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *Visibility) GetPublic() bool {
+	if x != nil {
+		return x.Public
+	}
+	return false
+}
+
+func (x *Visibility) GetAge() uint64 {
+	if x != nil {
+		return x.Age
+	}
+	return 0
+}
+
+func (x *Visibility) GetHas() bool {
+	if x != nil {
+		return x.Has
+	}
+	return false
+}
+
 var File_swarm_proto protoreflect.FileDescriptor
 
 const file_swarm_proto_rawDesc = "" +
@@ -1369,7 +1491,18 @@ const file_swarm_proto_rawDesc = "" +
 	"\x05Reach\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x16\n" +
 	"\x06pieces\x18\x02 \x01(\bR\x06pieces\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05errorB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
+	"\x05error\x18\x03 \x01(\tR\x05error\"?\n" +
+	"\x05Whose\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"^\n" +
+	"\n" +
+	"Visibility\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x16\n" +
+	"\x06public\x18\x02 \x01(\bR\x06public\x12\x10\n" +
+	"\x03age\x18\x03 \x01(\x04R\x03age\x12\x10\n" +
+	"\x03has\x18\x04 \x01(\bR\x03hasB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
 
 var (
 	file_swarm_proto_rawDescOnce sync.Once
@@ -1383,26 +1516,28 @@ func file_swarm_proto_rawDescGZIP() []byte {
 	return file_swarm_proto_rawDescData
 }
 
-var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_swarm_proto_goTypes = []any{
-	(*Frame)(nil),    // 0: samara.swarm.v1.Frame
-	(*Hello)(nil),    // 1: samara.swarm.v1.Hello
-	(*Ping)(nil),     // 2: samara.swarm.v1.Ping
-	(*Pong)(nil),     // 3: samara.swarm.v1.Pong
-	(*Join)(nil),     // 4: samara.swarm.v1.Join
-	(*State)(nil),    // 5: samara.swarm.v1.State
-	(*Have)(nil),     // 6: samara.swarm.v1.Have
-	(*Leave)(nil),    // 7: samara.swarm.v1.Leave
-	(*PeerInfo)(nil), // 8: samara.swarm.v1.PeerInfo
-	(*Peers)(nil),    // 9: samara.swarm.v1.Peers
-	(*Runs)(nil),     // 10: samara.swarm.v1.Runs
-	(*Revoke)(nil),   // 11: samara.swarm.v1.Revoke
-	(*Ask)(nil),      // 12: samara.swarm.v1.Ask
-	(*Busy)(nil),     // 13: samara.swarm.v1.Busy
-	(*Wanted)(nil),   // 14: samara.swarm.v1.Wanted
-	(*Content)(nil),  // 15: samara.swarm.v1.Content
-	(*Reached)(nil),  // 16: samara.swarm.v1.Reached
-	(*Reach)(nil),    // 17: samara.swarm.v1.Reach
+	(*Frame)(nil),      // 0: samara.swarm.v1.Frame
+	(*Hello)(nil),      // 1: samara.swarm.v1.Hello
+	(*Ping)(nil),       // 2: samara.swarm.v1.Ping
+	(*Pong)(nil),       // 3: samara.swarm.v1.Pong
+	(*Join)(nil),       // 4: samara.swarm.v1.Join
+	(*State)(nil),      // 5: samara.swarm.v1.State
+	(*Have)(nil),       // 6: samara.swarm.v1.Have
+	(*Leave)(nil),      // 7: samara.swarm.v1.Leave
+	(*PeerInfo)(nil),   // 8: samara.swarm.v1.PeerInfo
+	(*Peers)(nil),      // 9: samara.swarm.v1.Peers
+	(*Runs)(nil),       // 10: samara.swarm.v1.Runs
+	(*Revoke)(nil),     // 11: samara.swarm.v1.Revoke
+	(*Ask)(nil),        // 12: samara.swarm.v1.Ask
+	(*Busy)(nil),       // 13: samara.swarm.v1.Busy
+	(*Wanted)(nil),     // 14: samara.swarm.v1.Wanted
+	(*Content)(nil),    // 15: samara.swarm.v1.Content
+	(*Reached)(nil),    // 16: samara.swarm.v1.Reached
+	(*Reach)(nil),      // 17: samara.swarm.v1.Reach
+	(*Whose)(nil),      // 18: samara.swarm.v1.Whose
+	(*Visibility)(nil), // 19: samara.swarm.v1.Visibility
 }
 var file_swarm_proto_depIdxs = []int32{
 	1,  // 0: samara.swarm.v1.Frame.hello:type_name -> samara.swarm.v1.Hello
@@ -1448,7 +1583,7 @@ func file_swarm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_swarm_proto_rawDesc), len(file_swarm_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
