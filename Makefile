@@ -41,7 +41,7 @@ build: ## bin/seeder and bin/peerd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/seeder ./cmd/peerd
 
 .PHONY: test
-test: clients unit integration ## all tests: unit tests with -race, then the small acceptance table
+test: clients runtimes unit integration ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
 unit: versitygw ## unit tests with the race detector
@@ -59,6 +59,10 @@ demo: packages ## a seeder, four peerds and one image, with progress and a table
 .PHONY: accept
 accept: packages ## the acceptance table at full size (256 MiB, 8 hosts, 100 Mbit/s); ACCEPTFLAGS='--run herd'
 	@$(GO) run ./test/accept $(ACCEPTFLAGS)
+
+.PHONY: accept-clients
+accept-clients: clients runtimes ## every real client against every fault; needs root, ~ 1 h; ACCEPTFLAGS='--clients docker --conditions ^peer'
+	@$(GO) run ./test/acceptclients $(ACCEPTFLAGS)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint

@@ -1,10 +1,12 @@
-// Command liar is a peer that claims to hold every blob it is told of and sends
-// random bytes for each. It is made of pkg/p2p, so all but the bytes is right:
-// the network key, the protocol, the lengths. It prints a line for each ask:
+// Command liar is a peer that claims to hold every blob it is told of and does not
+// give it. It is made of pkg/p2p, so all else is right: the network key, the
+// protocol, the lengths. -how says what it answers: wrong (random bytes), refuse
+// (it does not have it after all), busy, fail (an error of its own), short (half of
+// the bytes), stall (half of them, and then silence). It prints a line for each ask:
 //
 //	asked PEER DIGEST PIECES
 //
-// For test/scenario.
+// For test/scenario and test/clients.
 package main
 
 import (
@@ -16,6 +18,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,20 +45,24 @@ func main() {
 	swarmKey := flag.String("swarm-key", "", "file with the network's key; none = open swarm")
 	listen := flag.String("p2p-listen", "/ip4/127.0.0.1/tcp/4001", "multiaddr")
 	pieces := flag.String("pieces-listen", "127.0.0.1:4002", "HOST:PORT")
+	how := flag.String("how", "wrong", "what to answer: wrong, refuse, busy, fail, short or stall")
 	zone := flag.String("zone", "lab", "zone to claim")
 	flag.Var(&blobs, "blob", "DIGEST=SIZE to lie about; repeatable")
 	flag.Var(&join, "join", "multiaddr with /p2p/ID of a peer to join; repeatable")
 	flag.Parse()
-	if err := run(*key, *swarmKey, *listen, *pieces, *zone, blobs, join); err != nil {
+	if err := run(*how, *key, *swarmKey, *listen, *pieces, *zone, blobs, join); err != nil {
 		fmt.Fprintln(os.Stderr, "liar:", err)
 		os.Exit(1)
 	}
 }
 
-func run(keyFile, swarmKeyFile, listen, pieces, zone string, blobs, join []string) error {
+func run(how, keyFile, swarmKeyFile, listen, pieces, zone string, blobs, join []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	l := &liar{ctx: ctx, blobs: map[digest.Digest]piece.Geometry{}, met: map[peer.ID]bool{}}
+	if !slices.Contains([]string{"wrong", "refuse", "busy", "fail", "short", "stall"}, how) {
+		return fmt.Errorf("--how %s: is not known", how)
+	}
+	l := &liar{ctx: ctx, how: how, blobs: map[digest.Digest]piece.Geometry{}, met: map[peer.ID]bool{}}
 	for _, b := range blobs {
 		d, s, _ := strings.Cut(b, "=")
 		size, err := strconv.ParseInt(s, 10, 64)
@@ -108,6 +115,7 @@ func run(keyFile, swarmKeyFile, listen, pieces, zone string, blobs, join []strin
 // liar implements p2p.Handler and p2p.PieceServer.
 type liar struct {
 	ctx   context.Context
+	how   string
 	node  *p2p.Node
 	blobs map[digest.Digest]piece.Geometry
 	wg    sync.WaitGroup
@@ -186,6 +194,19 @@ func (l *liar) meet(ai peer.AddrInfo) {
 	}()
 }
 
+// refusal is the answer to an ask in the ways that give nothing.
+func (l *liar) refusal() error {
+	switch l.how {
+	case "refuse":
+		return p2p.ErrNotHeld
+	case "busy":
+		return &p2p.BusyError{After: time.Second}
+	case "fail":
+		return errors.New("as told")
+	}
+	return nil
+}
+
 // Give implements p2p.PieceServer: lengths are right, bytes are not.
 func (l *liar) Give(_ context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, error) {
 	g, ok := l.blobs[a.Digest]
@@ -205,19 +226,34 @@ func (l *liar) Give(_ context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, erro
 		}
 	}
 	fmt.Println("asked", from, a.Digest, want)
+	if err := l.refusal(); err != nil {
+		return nil, err
+	}
 	gift := &p2p.Gift{Pieces: want}
 	var total int64
 	for _, i := range want {
 		gift.Lengths = append(gift.Lengths, g.Len(i))
 		total += int64(g.Len(i))
 	}
-	gift.Body = func(w io.Writer) (int64, error) { return io.Copy(w, io.LimitReader(noise(), total)) }
+	gift.Body = func(w io.Writer) (int64, error) {
+		if l.how == "wrong" {
+			return io.Copy(w, io.LimitReader(noise(), total))
+		}
+		n, err := io.Copy(w, io.LimitReader(noise(), total/2))
+		if l.how == "stall" && err == nil {
+			<-l.ctx.Done()
+		}
+		return n, errors.Join(err, errors.New("as told"))
+	}
 	return gift, nil
 }
 
 // Content implements p2p.PieceServer.
 func (l *liar) Content(_ context.Context, from peer.ID, d digest.Digest) (io.ReadSeekCloser, int64, string, error) {
 	fmt.Println("asked", from, d, "whole")
+	if err := l.refusal(); err != nil {
+		return nil, 0, "", err
+	}
 	size := int64(500)
 	if g, ok := l.blobs[d]; ok {
 		size = g.Size()
