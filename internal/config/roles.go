@@ -33,7 +33,7 @@ func (c *Seeder) registries() []string {
 }
 
 func (c *Peerd) problems() []Problem {
-	ps := c.Private.problems()
+	ps := slices.Concat(c.Private.problems(), c.Deadlines.problems())
 	if !c.OpenSwarm && c.SwarmKey == "" {
 		ps = append(ps, Problem{Where: "--swarm-key", What: "not given, and neither is --open-swarm",
 			Fix: "copy swarm.key from the seeder's data directory to this host and give --swarm-key FILE; or run seeder and peerd with --open-swarm where every host that reaches them may read every image"})
@@ -61,7 +61,7 @@ func (c *Peerd) problems() []Problem {
 
 // Warnings are settings that may be meant but often are not.
 func (c *Peerd) Warnings() []Problem {
-	ps := c.commonWarnings()
+	ps := slices.Concat(c.commonWarnings(), c.Deadlines.warnings())
 	if len(c.Seeders) == 0 && len(c.Bootstrap) == 0 && c.BootstrapDNS == "" && !c.MDNS {
 		ps = append(ps, Problem{Where: "--seeder", What: "no seeder and no other way to find peers: every pull goes to the upstream",
 			Fix: "give --seeder URL, --bootstrap, --bootstrap-dns or --mdns"})

@@ -40,6 +40,8 @@ type Params struct {
 	Seeder   bool
 	// Prefixes are quotas for what is fetched from repositories.
 	Prefixes []store.PrefixQuota
+	// Switch and Gap are a mirror's deadlines; 0: those of fetch.Options.
+	Switch, Gap time.Duration
 	// Trusted tells whose signed piece hashes are believed, besides our own.
 	// It is called from Open on. May be nil.
 	Trusted func(peer.ID) bool

@@ -44,7 +44,7 @@ func (d *Daemon) openNetwork(ctx context.Context) (err error) {
 	}
 	d.Engine = fetch.New(fetch.Options{
 		Store: d.Store, Upstream: d.Upstream, Durable: durable, Seeder: d.p.Seeder, Key: d.key, Zone: c.Zone,
-		Trusted: d.trusted, Locate: d.locate, Seed: uint64(time.Now().UnixNano()),
+		Trusted: d.trusted, Locate: d.locate, Seed: uint64(time.Now().UnixNano()), Switch: d.p.Switch, Gap: d.p.Gap,
 		Log: d.Log.Named("fetch"), Registerer: d.Metrics, Namespace: d.p.Name,
 	})
 	cfg := p2p.Config{

@@ -15,12 +15,21 @@ import (
 // costly is how long a failure takes that somebody notices.
 const costly = 250 * time.Millisecond
 
+// The deadlines that Cache.Passed counts.
+const (
+	PassedLookup   = "lookup"   // Patience: a source gave no sign of life, and the next was asked
+	PassedLimit    = "limit"    // Limit: nobody did, or nobody knew of a digest in time
+	PassedManifest = "manifest" // Decide, or Recheck or Glance in its place
+	PassedHeader   = "header"   // of whoever answers clients: no source gave a blob in time
+)
+
 // question is what the sources are asked.
 type question struct {
 	n      registry.Name
 	what   string   // tag or digest, for errors
 	digest bool     // a manifest by digest: peers may have it
 	stand  bool     // something remembered can stand in for an answer
+	guess  bool     // a digest that no manifest has named: nobody has been promised it
 	via    []string // the seeders that it has passed
 }
 
@@ -52,6 +61,7 @@ type inquiry[T any] struct {
 
 	list     []*Source // not asked yet
 	all      []*asked
+	now      *asked // whom patience is about
 	answers  chan answer[T]
 	patience *time.Timer // with the source asked last
 	pong     chan error  // its answer to a ping, while one is under way
@@ -61,7 +71,7 @@ type inquiry[T any] struct {
 
 // ask puts a question to the sources, the best first. The next one is asked
 // when the one before has failed, or is silent and gives no other sign of life;
-// the first success counts. What is still under way when ask gives up goes on
+// the peers as soon as anybody is silent. The first success counts. What is still under way when ask gives up goes on
 // for a while, so that a late answer finds its way into the store.
 func ask[T any](c *Cache, q question, f func(context.Context, *Source) (T, error)) (T, error) {
 	list, budget, err := c.whom(q)
@@ -88,8 +98,9 @@ func (i *inquiry[T]) leave() {
 }
 
 func (i *inquiry[T]) run(budget time.Duration) (v T, err error) {
-	deadline := time.NewTimer(budget)
+	deadline, limit := time.NewTimer(budget), time.NewTimer(i.c.o.Limit)
 	defer deadline.Stop()
+	defer limit.Stop()
 	for more := i.next(); more; {
 		select {
 		case r := <-i.answers:
@@ -105,9 +116,14 @@ func (i *inquiry[T]) run(budget time.Duration) (v T, err error) {
 			if i.pong = nil; perr != nil {
 				more = i.hung()
 			} else {
-				i.latest().alive = true // only the deadline ends that
+				i.now.alive = true // only the deadline ends that
+			}
+		case <-limit.C:
+			if more = i.atWork(); !more {
+				i.c.Passed(PassedLimit)
 			}
 		case <-deadline.C:
+			i.c.Passed(PassedManifest)
 			more = false
 		}
 	}
@@ -120,17 +136,22 @@ func (i *inquiry[T]) next() bool {
 	for len(i.list) > 0 {
 		s := i.list[0]
 		i.list = i.list[1:]
-		if !i.start(s) {
+		if i.now = i.start(s); i.now == nil {
 			return false
 		}
 		switch {
 		case len(i.list) == 0:
-			i.patience.Reset(i.c.o.Last)
-		case i.latest().sick:
+			i.patience.Reset(i.c.o.Decide) // the limit is shorter
+		case i.now.sick:
 			continue // it may answer, but is not waited for
 		default:
 			i.patience.Reset(i.c.o.Patience)
 		}
+		return true
+	}
+	if p := i.underWay(); p != nil && p != i.now {
+		i.now = p
+		i.patience.Reset(i.c.o.Decide)
 		return true
 	}
 	if i.lastCall {
@@ -146,9 +167,10 @@ func (i *inquiry[T]) next() bool {
 	return i.lastCall
 }
 
-func (i *inquiry[T]) start(s *Source) bool {
+// start asks a source; nil where it is too late for that.
+func (i *inquiry[T]) start(s *Source) *asked {
 	if !i.c.begin() {
-		return false
+		return nil
 	}
 	i.users.Add(1)
 	a := &asked{s: s, began: time.Now(), sick: s.of(i.q.n.Upstream).failed}
@@ -160,10 +182,28 @@ func (i *inquiry[T]) start(s *Source) bool {
 		i.c.judge(i.q, a, err)
 		i.answers <- answer[T]{a, v, err}
 	}()
-	return true
+	return a
 }
 
-func (i *inquiry[T]) latest() *asked { return i.all[len(i.all)-1] }
+// hedge asks the peers as soon as somebody before them is silent: that costs no
+// upstream anything, and after the others there would be no time left for them.
+func (i *inquiry[T]) hedge() {
+	peers := peersOf(i.list)
+	i.list = i.list[:len(i.list)-len(peers)]
+	for _, s := range peers {
+		i.start(s)
+	}
+}
+
+// underWay is a peer source that was asked and has not answered, or nil.
+func (i *inquiry[T]) underWay() *asked {
+	for _, a := range i.all {
+		if a.s.Client == nil && !a.over {
+			return a
+		}
+	}
+	return nil
+}
 
 // answered ends the calls that nobody needs any more.
 func (i *inquiry[T]) answered() {
@@ -181,6 +221,10 @@ func (i *inquiry[T]) failed(a *asked, err error) bool {
 	i.fail.add(a.s, err)
 	if a.s.Client != nil && upstream.KindOf(err) == upstream.NotFound {
 		i.list = peersOf(i.list)
+		if i.now = i.underWay(); i.now != nil {
+			i.patience.Reset(i.c.o.Decide)
+			return true
+		}
 		if len(i.list) == 0 {
 			i.cancel()
 			i.all = i.all[:0] // what the others would say does not matter
@@ -189,7 +233,7 @@ func (i *inquiry[T]) failed(a *asked, err error) bool {
 		return i.next()
 	}
 	waiting := slices.ContainsFunc(i.all, func(a *asked) bool { return !a.over })
-	if waiting && (i.lastCall || a != i.latest()) {
+	if waiting && (i.lastCall || a != i.now) {
 		return true
 	}
 	return i.next()
@@ -197,7 +241,8 @@ func (i *inquiry[T]) failed(a *asked, err error) bool {
 
 // impatient deals with the silence of the source asked last.
 func (i *inquiry[T]) impatient() bool {
-	a := i.latest()
+	a := i.now
+	i.hedge()
 	switch {
 	case i.lastCall:
 		return false
@@ -208,8 +253,15 @@ func (i *inquiry[T]) impatient() bool {
 	return true
 }
 
+// atWork tells whether somebody is worth waiting for beyond the limit: whoever
+// has shown life, unless it is asked for what may be nothing at all.
+func (i *inquiry[T]) atWork() bool {
+	return !i.q.guess && slices.ContainsFunc(i.all, func(a *asked) bool { return a.alive && !a.over })
+}
+
 func (i *inquiry[T]) hung() bool {
-	i.c.silent(i.q, i.latest())
+	i.c.Passed(PassedLookup)
+	i.c.silent(i.q, i.now)
 	return i.next()
 }
 
@@ -315,7 +367,8 @@ func (c *Cache) ping(ctx context.Context, s *Source) chan error {
 	}
 	go func() {
 		defer c.wg.Done()
-		ctx, cancel := context.WithTimeout(ctx, c.o.Patience)
+		// Whoever is asked next has as much of the time that is left.
+		ctx, cancel := context.WithTimeout(ctx, min(c.o.Patience, (c.o.Limit-c.o.Patience)/2))
 		defer cancel()
 		pong <- s.Ping(ctx)
 	}()

@@ -30,7 +30,7 @@ func TestSilentSources(t *testing.T) {
 		{name: "seeder has no credentials", set: func(r *rig) { r.seeder.err = failure(upstream.Denied); r.direct.says["t"] = m }, direct: 1},
 		{name: "the seeder's not found is final", set: func(r *rig) { r.direct.says["t"] = m }, kind: upstream.NotFound},
 		{name: "frozen seeder, nothing at the upstream", set: frozen, kind: upstream.NotFound, first: 2 * time.Second, direct: 1},
-		{name: "frozen seeder, black-holed upstream", set: func(r *rig) { frozen(r); r.direct.hang = true }, kind: upstream.Unavailable, first: 4 * time.Second, direct: 1},
+		{name: "frozen seeder, black-holed upstream", set: func(r *rig) { frozen(r); r.direct.hang = true }, kind: upstream.Unavailable, first: 2 * time.Second, direct: 1},
 		{name: "dead seeder, black-holed upstream", set: func(r *rig) { r.seeder.err = failure(upstream.Unavailable); r.direct.hang = true },
 			kind: upstream.Unavailable, first: 2 * time.Second, direct: 1},
 		{name: "both refuse", set: func(r *rig) {

@@ -48,7 +48,7 @@ type Options struct {
 	Recheck  time.Duration // where a remembered tag could answer, or every source failed the last time: 2 s
 	Glance   time.Duration // where both is true: 300 ms
 	Patience time.Duration // without a sign of life, until the next source is asked too: 1 s
-	Last     time.Duration // without a sign of life of the last source; Decide
+	Limit    time.Duration // without a sign of life of anybody, and for a digest that no manifest has named: Decide
 	Memory   time.Duration // a source that cost patience is passed over for so long: 5 s
 	// Brisk gives up at once when every source was silent a moment ago; else
 	// they are asked once more, within Recheck.
@@ -75,7 +75,8 @@ type Cache struct {
 	absent absent
 	ailing ailing
 
-	answers *prometheus.CounterVec // upstream, result
+	answers   *prometheus.CounterVec // upstream, result
+	deadlines *prometheus.CounterVec // deadline
 
 	ctx    context.Context // of work that outlives the client who caused it
 	cancel context.CancelFunc
@@ -90,7 +91,7 @@ func New(o Options) *Cache {
 	defaults(&o.Recheck, 2*time.Second)
 	defaults(&o.Glance, 300*time.Millisecond)
 	defaults(&o.Patience, time.Second)
-	defaults(&o.Last, o.Decide)
+	defaults(&o.Limit, o.Decide)
 	defaults(&o.Memory, 5*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
@@ -101,7 +102,7 @@ func New(o Options) *Cache {
 	if o.Permit == nil {
 		o.Permit = func(string, string, int64) error { return nil }
 	}
-	c := &Cache{o: o, log: o.Log, answers: newTagAnswers(o.Registerer, o.Namespace)}
+	c := &Cache{o: o, log: o.Log, answers: newTagAnswers(o.Registerer, o.Namespace), deadlines: newDeadlines(o.Registerer, o.Namespace)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.wg.Go(c.prune)
 	return c
@@ -171,8 +172,9 @@ func (c *Cache) byDigest(ctx context.Context, n registry.Name, d digest.Digest) 
 	if m, ok := c.held(n, d); ok {
 		return m, nil
 	}
+	_, named := c.o.Catalog.Find(d)
 	return shared(ctx, c, n, "manifest "+n.String()+"@"+d.String(), func(via []string) (*registry.Manifest, error) {
-		return ask(c, question{n: n, what: d.String(), digest: true, via: via}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
+		return ask(c, question{n: n, what: d.String(), digest: true, guess: !named, via: via}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
 			return c.get(ctx, s, n, d.String())
 		})
 	})
@@ -350,7 +352,7 @@ func (c *Cache) sizeOf(ctx context.Context, n registry.Name, d digest.Digest) (i
 		return k.Size, nil
 	}
 	return shared(ctx, c, n, "size "+n.String()+"@"+d.String(), func(via []string) (int64, error) {
-		return ask(c, question{n: n, what: d.String(), via: via}, func(ctx context.Context, s *Source) (int64, error) {
+		return ask(c, question{n: n, what: d.String(), guess: true, via: via}, func(ctx context.Context, s *Source) (int64, error) {
 			return s.Client.BlobSize(ctx, n.Upstream, n.Repository, d)
 		})
 	})

@@ -186,6 +186,7 @@ type rig struct {
 	relay   *Source
 	alive   bool              // the seeder answers pings
 	peers   map[string][]byte // digest -> content
+	deaf    bool              // the peers do not answer
 	wall    time.Duration     // what the wall clock is ahead
 }
 
@@ -207,7 +208,11 @@ func newRig(t *testing.T, change func(*Options, *rig)) *rig {
 		return ctx.Err()
 	}}
 	direct := &Source{Name: "upstream", Client: r.direct}
-	peers := &Source{Name: "peers", Peers: func(_ context.Context, d digest.Digest, _ int64) ([]byte, error) {
+	peers := &Source{Name: "peers", Peers: func(ctx context.Context, d digest.Digest, _ int64) ([]byte, error) {
+		if r.deaf {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 		if b := r.peers[d.String()]; b != nil {
 			return b, nil
 		}
@@ -216,7 +221,7 @@ func newRig(t *testing.T, change func(*Options, *rig)) *rig {
 	o := Options{
 		Content: r.content, Tags: tags, Catalog: r.catalog,
 		Sources: func(string) []*Source { return []*Source{r.relay, direct, peers} },
-		Ages:    ages(Ages{Stale: 24 * time.Hour}), Decide: 8 * time.Second, Recheck: 3 * time.Second, Last: 2 * time.Second, Brisk: true,
+		Ages:    ages(Ages{Stale: 24 * time.Hour}), Decide: 8 * time.Second, Recheck: 3 * time.Second, Limit: 2 * time.Second, Brisk: true,
 		Now: func() time.Time { return time.Now().Add(r.wall) },
 	}
 	if change != nil {
@@ -230,7 +235,7 @@ func newRig(t *testing.T, change func(*Options, *rig)) *rig {
 func seederOnly(o *Options, r *rig) {
 	up := &Source{Name: "upstream", Client: r.direct}
 	o.Sources = func(string) []*Source { return []*Source{up} }
-	o.Brisk, o.Last, o.Recheck = false, 0, 2*time.Second
+	o.Brisk, o.Limit, o.Recheck = false, 0, 2*time.Second
 	o.Ages = ages(Ages{TTL: time.Minute, Stale: 24 * time.Hour})
 }
 

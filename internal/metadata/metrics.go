@@ -27,6 +27,22 @@ func newTagAnswers(r prometheus.Registerer, namespace string) *prometheus.Counte
 	return v
 }
 
+func newDeadlines(r prometheus.Registerer, namespace string) *prometheus.CounterVec {
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "answer_deadlines_total",
+		Help: "Deadlines of answers that passed: lookup (a source was silent for --lookup-timeout; the next was asked), limit (nobody knew within --lookup-limit), manifest (a seeder was at work for --manifest-timeout), header (no source gave a blob within --header-timeout)."},
+		[]string{"deadline"})
+	for _, deadline := range []string{PassedLookup, PassedLimit, PassedManifest, PassedHeader} {
+		v.WithLabelValues(deadline) // 0 until it passes
+	}
+	if r != nil {
+		r.MustRegister(v)
+	}
+	return v
+}
+
+// Passed counts a deadline that has passed.
+func (c *Cache) Passed(deadline string) { c.deadlines.WithLabelValues(deadline).Inc() }
+
 // ailing are the upstreams whose tags are served stale, so that it is logged
 // when that begins and ends and not for every tag.
 type ailing struct {

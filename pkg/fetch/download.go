@@ -37,6 +37,7 @@ type download struct {
 	signers  *time.Timer     // runs out when no signed hash is to be expected
 	lone     bool            // it has run out
 	raw      bool            // unsigned pieces are taken; see unsigned.go
+	stalls   int             // how many the metric knows of
 }
 
 // startDownload begins, or resumes, the download of the blob.
@@ -57,6 +58,8 @@ func (s *swarm) startDownload(release func()) {
 		Seed:       s.e.o.Seed ^ seedOf(s.digest),
 		Key:        keyOf(s.e.network().ID()),
 		NoFallback: !s.hasUpstream(),
+		StallAfter: s.e.o.Switch, IdleAfter: 5 * s.e.o.Switch / 2,
+		Patience: 3 * s.e.o.Gap / 5, GiveUp: s.e.o.Gap,
 	})
 	s.dl = d
 	if s.blob.Have().Count() > 0 {
@@ -238,7 +241,12 @@ func (d *download) step(ev scheduler.Event) {
 	if d.closed {
 		return
 	}
-	for _, a := range d.sched.Step(d.s.e.now(), ev) {
+	actions := d.sched.Step(d.s.e.now(), ev)
+	if n := d.sched.Stalls(); n > d.stalls {
+		d.s.e.metrics.deadlines.WithLabelValues("switch").Add(float64(n - d.stalls))
+		d.stalls = n
+	}
+	for _, a := range actions {
 		switch a := a.(type) {
 		case scheduler.RequestPieces:
 			d.request(a)

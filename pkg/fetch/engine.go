@@ -130,6 +130,12 @@ type Options struct {
 	MaxActive int
 	// MaxBuffer bounds the piece bytes in memory, in bytes (default 256 MiB).
 	MaxBuffer int64
+	// Switch is how long a source of pieces may stand still before they are asked
+	// of another (default 2 s; contract 13).
+	Switch time.Duration
+	// Gap is how long a client may wait for a byte while nothing comes (default
+	// 10 s; contract 13). The upstream is asked well before.
+	Gap time.Duration
 	// Seed makes the random choices of the scheduler repeatable.
 	Seed uint64
 
@@ -193,6 +199,12 @@ type Engine struct {
 func New(o Options) *Engine {
 	if o.MaxActive <= 0 {
 		o.MaxActive = 3
+	}
+	if o.Switch <= 0 {
+		o.Switch = 2 * time.Second
+	}
+	if o.Gap <= 0 {
+		o.Gap = 10 * time.Second
 	}
 	if o.MaxBuffer <= 0 {
 		o.MaxBuffer = 256 << 20

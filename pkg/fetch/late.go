@@ -21,7 +21,7 @@ type late struct {
 // Read waits for the content. Errors are those of Small.
 func (l *late) Read(p []byte) (int, error) {
 	if l.r == nil {
-		ctx, cancel := context.WithTimeout(l.ctx, readStall)
+		ctx, cancel := context.WithTimeout(l.ctx, l.e.o.Gap)
 		defer cancel()
 		content, err := l.e.Small(ctx, l.w, SmallBlob)
 		if err != nil {

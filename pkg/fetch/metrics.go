@@ -28,6 +28,7 @@ type metrics struct {
 	badPieces prometheus.Counter
 	banned    *prometheus.GaugeVec
 	fallbacks prometheus.Counter
+	deadlines *prometheus.CounterVec
 
 	took     *prometheus.HistogramVec // result
 	pulls    *prometheus.HistogramVec // result
@@ -58,6 +59,11 @@ func newMetrics(e *Engine, r prometheus.Registerer, ns string) *metrics {
 			Help: "Wrong pieces that a peer has sent, for the first peers that did."}, []string{"peer"}),
 		fallbacks: prometheus.NewCounter(prometheus.CounterOpts{Namespace: ns, Name: "fallbacks_total",
 			Help: "Times that pieces were taken from the upstream since no peer or seeder could give them."}),
+		deadlines: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "body_deadlines_total",
+			Help: "Deadlines of bodies that passed: switch (a source stood still for --switch-timeout; its pieces were opened to others), gap (nothing came for --gap-timeout; the body was cut), slow (a piece was still arriving after three times as long)."}, []string{"deadline"}),
+	}
+	for _, d := range []string{"switch", "gap", "slow"} {
+		m.deadlines.WithLabelValues(d) // 0 until it passes
 	}
 	histogram := func(name, help string, buckets ...float64) prometheus.HistogramOpts {
 		return prometheus.HistogramOpts{Namespace: ns, Name: name, Help: help, Buckets: buckets}
@@ -83,7 +89,7 @@ func newMetrics(e *Engine, r prometheus.Registerer, ns string) *metrics {
 	})
 	if r != nil {
 		r.MustRegister(members, m.took, m.pulls, m.others, m.copies, m.failures, m.waits)
-		r.MustRegister(m.banned, m.swarms, m.downloads, m.bytes, m.wasted, m.given, m.asks, m.badPieces, m.fallbacks)
+		r.MustRegister(m.banned, m.swarms, m.downloads, m.bytes, m.wasted, m.given, m.asks, m.badPieces, m.fallbacks, m.deadlines)
 	}
 	return m
 }

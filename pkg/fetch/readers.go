@@ -96,14 +96,30 @@ type reader struct {
 	ended   bool // the swarm has
 }
 
-// readStall is the longest a reader waits for one piece before it gives up. It
-// is a last resort: the scheduler turns to another source long before.
-const readStall = 30 * time.Second
+// longer is how much longer than Options.Gap a client waits for a piece that it
+// has waited for so long already. It is a last resort: the scheduler turns to
+// other sources long before. While bytes of the blob are arriving, the link is
+// slow and the client's next host no better: three times Gap. A seeder may be the
+// only host that its clients have.
+func (s *swarm) longer(waited time.Duration) time.Duration {
+	gap, since := s.e.o.Gap, s.e.now()-time.Duration(s.moved.Load())
+	switch {
+	case s.e.o.Seeder && waited < 3*gap:
+		return 3*gap - waited
+	case waited >= 3*gap:
+		s.e.metrics.deadlines.WithLabelValues("slow").Inc()
+		return 0
+	case since >= s.e.o.Switch:
+		s.e.metrics.deadlines.WithLabelValues("gap").Inc()
+		return 0
+	}
+	return min(s.e.o.Switch-since, 3*gap-waited)
+}
 
 func (s *swarm) newReader(life context.Context) *reader {
 	r := &reader{s: s, id: s.readers.add(), life: life}
 	r.ctx, r.cancel = context.WithCancel(life)
-	r.from = s.blob.NewReader(r.ctx, store.ReadOptions{Stall: readStall, OnWait: r.waits, OnResume: r.resumes})
+	r.from = s.blob.NewReader(r.ctx, store.ReadOptions{Stall: s.e.o.Gap, Longer: s.longer, OnWait: r.waits, OnResume: r.resumes})
 	r.unwatch = context.AfterFunc(s.ctx, func() { r.note(&r.ended) })
 	return r
 }

@@ -136,10 +136,8 @@ var errSlow = errors.New("no source answered in time")
 // beside it: a client waits, and a frozen host never answers. The upstream
 // comes late: a seeder that fetches for a herd over a busy link takes its time,
 // and a herd that went past it would cost the upstream a copy per host.
-const (
-	smallAround   = 500 * time.Millisecond // then the neighbours
-	smallUpstream = 4 * time.Second        // then the upstream
-)
+func (o *Options) smallAround() time.Duration   { return o.Switch / 4 } // then the neighbours
+func (o *Options) smallUpstream() time.Duration { return 2 * o.Switch } // then the upstream
 
 // found is small content, verified, and where it came from.
 type found struct {
@@ -171,7 +169,7 @@ func (e *Engine) fetchSmall(ctx context.Context, w Want, limit int64, waited tim
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan found, len(sources))
-	around, up := time.NewTimer(smallAround-waited), time.NewTimer(smallUpstream-waited)
+	around, up := time.NewTimer(e.o.smallAround()-waited), time.NewTimer(e.o.smallUpstream()-waited)
 	defer around.Stop()
 	defer up.Stop()
 	asked, open := 0, 0

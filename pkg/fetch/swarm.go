@@ -63,6 +63,7 @@ type swarm struct {
 	given    atomic.Int64  // bytes, to peers
 	sourced  atomic.Bool   // a source has shown that it can give the blob
 	lastUse  atomic.Int64  // Engine.now
+	moved    atomic.Int64  // Engine.now, when bytes of the blob came last
 	up       chan struct{} // closed once the giver knows of the blob
 	done     chan struct{}
 	ctx      context.Context

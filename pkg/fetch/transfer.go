@@ -179,7 +179,9 @@ func (s *swarm) announceOnce() {
 func (d *download) progress(r scheduler.Request) func(int64) {
 	last := d.s.e.now()
 	return func(n int64) {
-		if now := d.s.e.now(); now-last >= time.Second {
+		now := d.s.e.now()
+		d.s.moved.Store(int64(now))
+		if now-last >= time.Second {
 			last = now
 			d.post(func() { d.step(scheduler.Progress{Request: r, Bytes: n}) })
 		}

@@ -18,17 +18,12 @@ import (
 	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
-// Decision budgets of the mirror (contract 11 and 12). A manifest may need the
-// seeder to ask a slow upstream, and is waited for as long as the seeder shows
-// that it is alive; whoever is silent is waited for 1 to 2 s, once. A blob's
-// first byte must come while the most impatient readers still wait.
-const (
-	manifestTimeout = 8 * time.Second
-	recheckTimeout  = 3 * time.Second // where a stale tag could stand in
-	patience        = time.Second
-	lastPatience    = 2 * time.Second
-	blobTimeout     = 2 * time.Second
-)
+// recheckTimeout is how long a tag is asked for where a stale one could stand in.
+const recheckTimeout = 3 * time.Second
+
+// within is the part of a deadline that is left for deciding, so that the answer
+// has reached the client when it is over.
+func within(deadline time.Duration) time.Duration { return deadline - deadline/20 }
 
 // backend is peerd's registry.Backend.
 type backend struct {
@@ -37,6 +32,7 @@ type backend struct {
 	refs       *metadata.Referrers
 	catalog    *registry.Catalog
 	gate       *gate
+	deadlines  config.Deadlines
 	log        *zap.Logger
 	noPrefetch bool
 	pulled     func(registry.Name, *registry.Manifest) // told of each manifest that a client takes
@@ -57,7 +53,7 @@ type engine interface {
 func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 	log := d.Log.Named("mirror")
 	direct := &metadata.Source{Name: "upstream", Client: d.Upstream}
-	peers := &metadata.Source{Name: "peers", Peers: peersOf(d)}
+	peers := &metadata.Source{Name: "peers", Peers: peersOf(d, c.LookupTimeout)}
 	o := metadata.Options{
 		Content: d.Engine, Tags: d.Tags, Catalog: d.Catalog,
 		Sources: func(up string) []*metadata.Source {
@@ -69,10 +65,13 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 		},
 		Ages:   func(up string) metadata.Ages { return metadata.Ages(c.Ages(up)) },
 		Permit: d.Upstream.Permit,
-		Decide: manifestTimeout, Recheck: recheckTimeout, Patience: patience, Last: lastPatience, Brisk: true,
+		Decide: within(c.ManifestTimeout), Recheck: recheckTimeout, Patience: c.LookupTimeout, Limit: within(c.LookupLimit), Brisk: true,
 		Log: log, Registerer: d.Metrics, Namespace: "peerd",
 	}
-	b := &backend{engine: d.Engine, catalog: d.Catalog, gate: newGate(d, c, s), log: log, noPrefetch: c.NoPrefetch, meta: metadata.New(o), pulled: d.Pulled}
+	b := &backend{
+		engine: d.Engine, catalog: d.Catalog, gate: newGate(d, c, s), deadlines: c.Deadlines, log: log, noPrefetch: c.NoPrefetch,
+		meta: metadata.New(o), pulled: d.Pulled,
+	}
 	o.Tags = d.ReferrerTags
 	b.refs = metadata.NewReferrers(o)
 	return b
@@ -85,11 +84,14 @@ func (b *backend) close() {
 }
 
 // peersOf has manifests from peers. A peerd that has just started waits for its
-// place in the swarm first.
-func peersOf(d *daemon.Daemon) func(context.Context, digest.Digest, int64) ([]byte, error) {
+// place in the swarm first, for as long as for anybody who may know.
+func peersOf(d *daemon.Daemon, wait time.Duration) func(context.Context, digest.Digest, int64) ([]byte, error) {
 	join := joined(d)
 	return func(ctx context.Context, dg digest.Digest, limit int64) ([]byte, error) {
-		if err := join(ctx); err != nil {
+		jctx, cancel := context.WithTimeout(ctx, 3*wait/4)
+		err := join(jctx)
+		cancel()
+		if err != nil && ctx.Err() != nil {
 			return nil, err
 		}
 		content, _, err := d.Engine.FromPeers(ctx, dg, limit)
@@ -128,6 +130,11 @@ func (b *backend) name(r *registry.Request) {
 // looked up meanwhile; by digest, what is not the repository's is not even asked
 // for, as it would be remembered as its own.
 func (b *backend) admitted(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
+	if _, named := b.catalog.Find(r.Digest); r.Digest != "" && !named { // promised to nobody: all of it within the limit (contract 11)
+		var done context.CancelFunc
+		ctx, done = context.WithTimeout(ctx, within(b.deadlines.LookupLimit))
+		defer done()
+	}
 	actx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
 	t := upstream.Target{Manifest: r.Reference}
@@ -182,7 +189,7 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 // Blob implements registry.Backend.
 func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
 	b.name(&r)
-	dctx, cancel := context.WithTimeout(ctx, blobTimeout)
+	dctx, cancel := context.WithTimeout(ctx, within(b.deadlines.HeaderTimeout))
 	defer cancel()
 	if err := b.gate.admit(dctx, r.Name, upstream.Target{Blob: r.Digest}); err != nil {
 		return registry.Blob{}, answer(err, registry.BlobUnknown(r.Digest, err))
@@ -203,6 +210,9 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 		}
 	}
 	if ctx.Err() == nil {
+		if dctx.Err() != nil {
+			b.meta.Passed(metadata.PassedHeader)
+		}
 		b.log.Info("cannot help with a blob", zap.Stringer("repository", r.Name), zap.Stringer("digest", r.Digest), zap.Error(err))
 	}
 	return registry.Blob{}, registry.BlobUnknown(r.Digest, err)

@@ -18,7 +18,8 @@ import (
 )
 
 // admitTimeout bounds how long it may take to find out whether a client may be
-// given a manifest; a blob has blobTimeout for all.
+// given a manifest; a blob has --header-timeout for all, a digest that nobody
+// has named --lookup-limit.
 const admitTimeout = 4 * time.Second
 
 // gate decides who is given what (contract 24 to 27). What a peerd holds says

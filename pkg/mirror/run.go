@@ -16,10 +16,13 @@ import (
 func Run(ctx context.Context, c config.Peerd, version string) error {
 	s := newSeeders(c)
 	clients := newAsked()
-	d, err := daemon.Open(ctx, daemon.Params{Name: "peerd", Version: version, Config: c.Common, Warnings: c.Warnings(), Trusted: s.trusts, Status: func(st *status.Status) {
-		s.status(st)
-		clients.status(st)
-	}})
+	d, err := daemon.Open(ctx, daemon.Params{
+		Name: "peerd", Version: version, Config: c.Common, Warnings: c.Warnings(), Switch: c.SwitchTimeout, Gap: c.GapTimeout,
+		Trusted: s.trusts, Status: func(st *status.Status) {
+			s.status(st)
+			clients.status(st)
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -53,6 +56,6 @@ func Run(ctx context.Context, c config.Peerd, version string) error {
 	front := canaries.Wrap(clients.wrap(b))
 	return d.Serve(ctx, takeAuthorization(registry.NewHandler(front, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
-		NotFoundOnly: true, DecisionTimeout: blobTimeout, Account: d.Account, Referrers: front,
+		NotFoundOnly: true, RefuseAfterCut: c.RefuseCut, DecisionTimeout: within(c.HeaderTimeout), Account: d.Account, Referrers: front,
 	})))
 }

@@ -107,7 +107,7 @@ func (s *seeders) use(p parts, version string) error {
 	for _, k := range s.list {
 		// Its requests are not the upstreams' own: the seeder counts them.
 		o := upstream.Options{
-			MaxConcurrent: 16, ConnectTimeout: 2 * time.Second, HeaderTimeout: manifestTimeout,
+			MaxConcurrent: 16, ConnectTimeout: 2 * time.Second, HeaderTimeout: s.c.ManifestTimeout,
 			UserAgent: "samara-peerd/" + version, Log: s.log,
 			NoBreaker: true, // internal/metadata keeps count of silent seeders
 			CAFile:    s.c.SeederCA,

@@ -49,6 +49,7 @@ type Download struct {
 	lastPiece time.Duration // a piece came, from anywhere
 	lastGiven time.Duration // any peer gave something
 	lastLife  time.Duration // any source showed life
+	stalls    int
 	speed     speed
 	wide      bool // see widened
 	stuck     bool
@@ -127,6 +128,9 @@ func (d *Download) Missing() int { return d.missing }
 
 // Have returns a copy of the set of pieces held.
 func (d *Download) Have() *piece.Bitfield { return d.have.bitfield(d.n) }
+
+// Stalls is how many requests have stood still for Config.StallAfter so far.
+func (d *Download) Stalls() int { return d.stalls }
 
 // Stats returns the counts so far.
 func (d *Download) Stats() Stats { return d.stats }

@@ -60,6 +60,7 @@ func (d *Download) patience(r *request) (stall, cut time.Duration) {
 
 func (d *Download) stall(r *request) {
 	r.stalled = true
+	d.stalls++
 	for _, i := range r.pieces {
 		d.release(i)
 	}

@@ -21,6 +21,11 @@ type ReadOptions struct {
 	// as the context lives. Time not spent waiting does not count.
 	Stall time.Duration
 
+	// Longer is asked once Stall is over, and whenever what it said is: how much
+	// longer to wait, after a wait of so long already; not above 0 = no more. It
+	// is called without locks. nil = no longer.
+	Longer func(waited time.Duration) time.Duration
+
 	// OnWait is called, without locks, each time the reader begins to wait:
 	// for piece first, and it will want those up to end next. end is at most
 	// the number of pieces and may lie behind what the client will read; some
@@ -293,19 +298,30 @@ func (r *Reader) wait(i int, w *waiter) error {
 		r.o.OnWait(i, min(i+r.o.Window, r.b.st.geo.Count()))
 	}
 	var stall <-chan time.Time
+	began := time.Now()
+	var t *time.Timer
 	if r.o.Stall > 0 {
-		t := time.NewTimer(r.o.Stall)
+		t = time.NewTimer(r.o.Stall)
 		defer t.Stop()
 		stall = t.C
 	}
-	select {
-	case <-w.done:
-		return w.err
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	case <-r.closed:
-		return ErrClosed
-	case <-stall:
-		return fmt.Errorf("%w: piece %d of %s did not come within %v", ErrStalled, i, r.b.st.digest, r.o.Stall)
+	for {
+		select {
+		case <-w.done:
+			return w.err
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		case <-r.closed:
+			return ErrClosed
+		case <-stall:
+			waited := time.Since(began)
+			if r.o.Longer != nil {
+				if more := r.o.Longer(waited); more > 0 {
+					t.Reset(more)
+					continue
+				}
+			}
+			return fmt.Errorf("%w: piece %d of %s did not come within %v", ErrStalled, i, r.b.st.digest, waited.Round(time.Millisecond))
+		}
 	}
 }
