@@ -30,6 +30,10 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && $(GO) env CGO_ENABLED 2>/dev/n
 VERSITYGW_VERSION := v1.8.0
 VERSITYGW         := $(BIN)/versitygw-$(VERSITYGW_VERSION)
 
+# What makes Debian packages.
+NFPM_VERSION := v2.45.2
+NFPM         := $(BIN)/nfpm-$(NFPM_VERSION)
+
 FUZZTIME ?= 5s
 
 .PHONY: help
@@ -40,12 +44,25 @@ help: ## this list
 build: ## bin/seeder and bin/peerd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/seeder ./cmd/peerd
 
+.PHONY: release
+release: $(NFPM) ## dist/: binaries, Debian packages, images, man pages, bills of materials, checksums; for amd64 and arm64
+	$(GO) run ./packaging/release --version $(VERSION) --nfpm $(NFPM) $(RELEASEFLAGS)
+
+$(NFPM):
+	GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 $(GO) install -ldflags '-s -w' github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv $(BIN)/nfpm $@
+
+.PHONY: nfpm
+nfpm: # what makes Debian packages; where it cannot be built, tests of them are skipped
+	@test -x $(NFPM) || $(MAKE) -s $(NFPM) || echo "could not build nfpm: tests of Debian packages are skipped"
+
 .PHONY: test
 test: clients runtimes unit integration ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
-unit: versitygw ## unit tests with the race detector
+unit: versitygw nfpm ## unit tests with the race detector
 	$(GO) test $(RACE) -timeout 8m ./cmd/... ./pkg/... ./internal/...
+	$(GO) test -timeout 8m ./packaging/...
 
 .PHONY: integration
 integration: ## the lab, and every promise of the acceptance table at a small size

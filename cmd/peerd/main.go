@@ -5,6 +5,9 @@ import (
 	"context"
 	"os"
 
+	// Authorities for upstreams, where the system has none: images from scratch.
+	_ "golang.org/x/crypto/x509roots/fallback"
+
 	"github.com/samara-p2p/samara/internal/cli"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/pkg/mirror"

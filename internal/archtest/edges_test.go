@@ -15,7 +15,7 @@ const (
 	engines         // what drives adapters
 	plumbing        // internal/: configuration, observability, command output
 	roles           // what a daemon is
-	programs        // cmd/
+	programs        // cmd/, and what makes releases of it
 	trials          // test/: whole-system tests
 )
 
@@ -38,6 +38,7 @@ var layers = map[string]int{
 	"pkg/mirror":      roles,
 	"pkg/seed":        roles,
 	"cmd":             programs,
+	"packaging":       programs,
 	"test":            trials,
 }
 
@@ -207,6 +208,9 @@ var edges = map[string]map[string]string{
 		"pkg/registry":        "speaks to clients",
 		"pkg/store":           "a full disk is an answer of its own",
 		"pkg/upstream":        "kinds of upstream errors become answers",
+	},
+	"packaging/release": {
+		"internal/cli": "man pages and completion come from the commands",
 	},
 	"cmd/peerd": {
 		"internal/cli":    "its commands",
