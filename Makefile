@@ -23,6 +23,9 @@ REGCTL_VERSION  := v0.11.7
 CONTAINERD2_VERSION := v2.4.2
 # What benchmarks are compared with, on top. Only they install it.
 BENCH_PACKAGES := nginx
+# What renders manifests/.
+HELM_VERSION      := v3.22.0
+KUSTOMIZE_VERSION := v5.7.1
 # What the race detector and cgo need is a C compiler; without one there is no -race.
 RACE := $(shell command -v gcc >/dev/null 2>&1 && $(GO) env CGO_ENABLED 2>/dev/null | grep -q 1 && echo -race)
 
@@ -57,7 +60,7 @@ nfpm: # what makes Debian packages; where it cannot be built, tests of them are 
 	@test -x $(NFPM) || $(MAKE) -s $(NFPM) || echo "could not build nfpm: tests of Debian packages are skipped"
 
 .PHONY: test
-test: clients runtimes unit integration ## all tests: unit tests with -race, then the small acceptance table
+test: clients runtimes unit integration manifests ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
 unit: versitygw nfpm ## unit tests with the race detector
@@ -68,6 +71,25 @@ unit: versitygw nfpm ## unit tests with the race detector
 integration: ## the lab, and every promise of the acceptance table at a small size
 	$(GO) test -timeout 4m $$($(GO) list ./test/... | grep -v /test/integration)
 	$(GO) test -timeout 10m ./test/integration/...
+
+.PHONY: manifests
+manifests: build manifest-tools ## the overlays and the chart: real Kubernetes types, Pod Security, chart = kustomize
+	@if (cd test/manifests && $(GO) mod download) >/tmp/samara-manifests.log 2>&1; then \
+	  cd test/manifests && $(GO) vet ./... && $(GO) test -timeout 4m ./...; \
+	else tail -2 /tmp/samara-manifests.log; echo "Kubernetes' types cannot be had here: manifests/ is not tested"; fi
+
+.PHONY: manifest-tools
+manifest-tools: # helm and kustomize, built once; what cannot be is named, and its tests skip
+	@for m in helm.sh/helm/v3/cmd/helm@$(HELM_VERSION) sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION); do \
+	  prog=$${m%@*}; prog=$${prog%/v5}; prog=$${prog##*/}; \
+	  if [ -x $(BIN)/$$prog ] && $(GO) version -m $(BIN)/$$prog | grep -q "$${m##*@}"; then continue; fi; \
+	  echo "building $(BIN)/$$prog"; \
+	  GOFLAGS= GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 $(GO) install -ldflags '-s -w' $$m >/tmp/samara-$$prog.log 2>&1 || { tail -2 /tmp/samara-$$prog.log; echo "could not install $$prog: its tests are skipped"; }; \
+	done
+
+.PHONY: values-page
+values-page: # docs/kubernetes-values.md, from the chart's schema and values
+	@cd test/manifests && $(GO) run ./valuespage
 
 .PHONY: demo
 demo: packages ## a seeder, four peerds and one image, with progress and a table

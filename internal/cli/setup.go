@@ -37,6 +37,7 @@ type setupOptions struct {
 	capabilities    []string
 	dialTimeout     time.Duration
 	writeConfigPath bool
+	resolveMirror   bool
 }
 
 // setupFlags are those of serve that say something here.
@@ -53,6 +54,7 @@ Nothing is restarted; where that is needed, the output says so. See docs/setup.m
 		setupCommand("apply", "Change the files of the runtimes; what undo needs is kept in --state", true, (*setupOptions).apply),
 		setupCommand("verify", "Prove that the runtimes ask the mirror, and that it answers", true, (*setupOptions).verify),
 		setupCommand("undo", "Give every file back as it was, but for what others have edited since", false, (*setupOptions).undo),
+		newSetupHold(), newSetupAwait(),
 	)
 	return cmd
 }
@@ -92,6 +94,7 @@ func (o *setupOptions) bind(fs *pflag.FlagSet) {
 	o.loader.Bind(fs)
 	fs.VisitAll(func(f *pflag.Flag) { f.Hidden = !slices.Contains(setupFlags, f.Name) })
 	fs.StringVar(&o.mirror, "mirror", "", "URL of the mirror; by itself http:// and --listen")
+	fs.BoolVar(&o.resolveMirror, "resolve-mirror", false, "look the --mirror's host name up now and write its address, as for a Service, whose name hosts do not know")
 	fs.StringSliceVar(&o.registries, "registry", nil, "registry whose images come through the mirror, as docker.io; _default for all without files of their own (containerd); repeatable; by itself the --upstreams, else those of the seeder, and _default")
 	fs.StringSliceVar(&o.runtimes, "runtime", nil, "containerd, docker, podman (and CRI-O, skopeo, buildah) or buildkit; repeatable; by itself all that are installed")
 	fs.StringSliceVar(&o.files, "file", nil, "RUNTIME=PATH of its file, where it is not in the usual place; repeatable")
@@ -112,6 +115,11 @@ func (o *setupOptions) settings(ctx context.Context, h *hostconf.Host) (hostconf
 	}
 	if s.Mirror == "" {
 		if s.Mirror, err = mirrorURL(o.c.Listen); err != nil {
+			return s, err
+		}
+	}
+	if o.resolveMirror {
+		if s.Mirror, err = resolveHost(ctx, net.DefaultResolver.LookupNetIP, s.Mirror); err != nil {
 			return s, err
 		}
 	}
