@@ -98,6 +98,7 @@ var edges = map[string]map[string]string{
 		"internal/audit":    "checks an audit log",
 		"internal/backup":   "saves and restores",
 		"internal/config":   "commands check and print it",
+		"internal/doctor":   "proves that pulls go through the mirror",
 		"internal/daemon":   "configured upstreams, as the daemons see them, and a seeder's",
 		"pkg/hostconf":      "sets up the host's runtimes",
 		"internal/local":    "opens the repositories that images are moved to",
@@ -167,6 +168,15 @@ var edges = map[string]map[string]string{
 		"pkg/registry":         "names",
 		"pkg/store":            "opens the store",
 		"pkg/upstream":         "makes the client",
+	},
+	"internal/doctor": {
+		"internal/canary": "an image that proves a pull",
+		"internal/daemon": "asks seeders who they are",
+		"internal/disk":   "looks how the disk does where peerd cannot",
+		"internal/status": "what peerd says of itself",
+		"pkg/hostconf":    "reads the runtimes' files",
+		"pkg/p2p":         "names a swarm key",
+		"pkg/registry":    "names of images",
 	},
 	"internal/canary": {
 		"pkg/registry": "is a backend of the mirror's handler",

@@ -50,7 +50,7 @@ from the upstream.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewPeerd(); return l }
-	root.AddCommand(serve, newStatus("peerd"), newConfig("peerd", newLoader), newSetup(), newVersion("peerd"))
+	root.AddCommand(serve, newStatus("peerd"), newConfig("peerd", newLoader), newSetup(), newDoctor(), newVersion("peerd"))
 	return root
 }
 

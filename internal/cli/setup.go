@@ -76,9 +76,7 @@ Exit status: 0 proven, 1 failed, 2 wrong usage, else the lowest that applies:
 12 a runtime has to be restarted or reloaded; 13 the mirror does not answer;
 14 something else answers.`
 	}
-	fs.StringVar(&o.root, "root", "/", "directory below which the host's files are, for chroots and hostPath mounts")
-	fs.StringVar(&o.state, "state", "/var/lib/samara/setup", "directory below --root for what undo needs")
-	fs.BoolVar(&o.json, "json", false, "print the result as JSON")
+	o.bindHost(fs)
 	cmd.RunE = runs(func(cmd *cobra.Command) error {
 		h, err := hostconf.Open(o.root, o.state)
 		if err != nil {
@@ -103,46 +101,62 @@ func (o *setupOptions) bind(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.writeConfigPath, "write-config-path", false, "edit containerd's config.toml where it does not make containerd read hosts.toml")
 }
 
+// bindHost adds the flags that say where the host's files are.
+func (o *setupOptions) bindHost(fs *pflag.FlagSet) {
+	fs.StringVar(&o.root, "root", "/", "directory below which the host's files are, for chroots and hostPath mounts")
+	fs.StringVar(&o.state, "state", "/var/lib/samara/setup", "directory below --root for what undo needs")
+	fs.BoolVar(&o.json, "json", false, "print the result as JSON")
+}
+
 // settings are what the flags and peerd's configuration come to.
 func (o *setupOptions) settings(ctx context.Context, h *hostconf.Host) (hostconf.Settings, error) {
-	s := hostconf.Settings{Mirror: o.mirror, DialTimeout: o.dialTimeout, WriteConfigPath: o.writeConfigPath}
-	if err := o.loader.Load(os.LookupEnv); err != nil {
-		return s, err
-	}
+	s := hostconf.Settings{DialTimeout: o.dialTimeout, WriteConfigPath: o.writeConfigPath}
 	var err error
-	if s.TagsUpstream, err = tagsUpstream(o.capabilities); err != nil {
+	if err = o.loader.Load(os.LookupEnv); err == nil {
+		s.TagsUpstream, err = tagsUpstream(o.capabilities)
+	}
+	if err == nil {
+		err = o.target(ctx, &s, h)
+	}
+	if err != nil {
 		return s, err
 	}
-	if s.Mirror == "" {
+	if len(s.Runtimes) == 0 {
+		return s, fmt.Errorf("no container runtime is installed below %s: name one with --runtime", o.root)
+	}
+	s.Registries, err = o.registriesOf(ctx)
+	return s, err
+}
+
+// target fills in the mirror, the runtimes and their files.
+func (o *setupOptions) target(ctx context.Context, s *hostconf.Settings, h *hostconf.Host) (err error) {
+	if s.Mirror = o.mirror; s.Mirror == "" {
 		if s.Mirror, err = mirrorURL(o.c.Listen); err != nil {
-			return s, err
+			return err
 		}
 	}
 	if o.resolveMirror {
 		if s.Mirror, err = resolveHost(ctx, net.DefaultResolver.LookupNetIP, s.Mirror); err != nil {
-			return s, err
+			return err
 		}
 	}
 	for _, r := range o.runtimes {
 		s.Runtimes = append(s.Runtimes, hostconf.Runtime(r))
 	}
 	if len(s.Runtimes) == 0 {
-		if s.Runtimes = h.Detect(); len(s.Runtimes) == 0 {
-			return s, fmt.Errorf("no container runtime is installed below %s: name one with --runtime", o.root)
-		}
+		s.Runtimes = h.Detect()
 	}
 	for _, f := range o.files {
 		name, path, ok := strings.Cut(f, "=")
 		if !ok {
-			return s, fmt.Errorf("--file %s: want RUNTIME=PATH", f)
+			return fmt.Errorf("--file %s: want RUNTIME=PATH", f)
 		}
 		if s.Files == nil {
 			s.Files = map[hostconf.Runtime]string{}
 		}
 		s.Files[hostconf.Runtime(name)] = path
 	}
-	s.Registries, err = o.registriesOf(ctx)
-	return s, err
+	return nil
 }
 
 func tagsUpstream(capabilities []string) (bool, error) {

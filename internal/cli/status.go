@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -76,17 +74,8 @@ func (o *statusOptions) url(getenv func(string) string) (string, error) {
 	if a == "" {
 		a = "127.0.0.1:9095"
 	}
-	if strings.Contains(a, "://") {
-		return strings.TrimSuffix(a, "/") + "/v1/status", nil
-	}
-	host, port, err := net.SplitHostPort(a)
-	if err != nil {
-		return "", fmt.Errorf("--admin-listen %q: want HOST:PORT or a URL", a)
-	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "127.0.0.1" // a wildcard is where to listen, not where to call
-	}
-	return "http://" + net.JoinHostPort(host, port) + "/v1/status", nil
+	base, err := adminURL(a)
+	return base + "/v1/status", err
 }
 
 // loop shows the status until ctx ends. A daemon that is away for a moment is

@@ -7,6 +7,7 @@ const (
 	codeCRIOff         = "cri-off"
 	codeConfigConflict = "config-path-conflict"
 	codeConfigMissing  = "config-path-missing"
+	codeConfigShadowed = "config-path-shadowed"
 	codeConfigTwo      = "config-path-two-folders"
 	codeDefaultHides   = "default-would-hide"
 	codeDockerFlag     = "docker-flag"

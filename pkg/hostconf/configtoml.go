@@ -31,7 +31,8 @@ type containerdSetup struct {
 	editFile string // that says, or would say, config_path
 
 	configPath string
-	set        bool // config_path; else it is what the release says
+	set        bool   // config_path; else it is what the release says
+	shadowed   string // file that sets config_path in vain, as a later one replaces its section
 	mirrors    []string
 	tls        bool // configs.*.tls
 	localPull  bool // CRI does not use the transfer service
@@ -184,11 +185,17 @@ func (c *containerdSetup) merge(path string, content []byte) (imports []string, 
 	}
 	registry, _ := plugin["registry"].(map[string]any)
 	if file.Version <= 2 || registry["config_path"] != nil {
+		if c.set {
+			c.shadowed = c.editFile
+		}
 		c.editFile, c.version = path, max(file.Version, 1)
 		c.configPath, c.set = "", false
 	}
 	if s, ok := registry["config_path"].(string); ok {
 		c.configPath, c.set = s, s != ""
+	}
+	if c.set {
+		c.shadowed = ""
 	}
 	mirrors, _ := registry["mirrors"].(map[string]any)
 	for name := range mirrors {
@@ -243,6 +250,8 @@ func (c *containerdSetup) fault() (code, text string) {
 			what = "`mirrors` for " + strings.Join(c.mirrors, ", ")
 		}
 		return codeConfigConflict, "has " + what + ", which containerd does not take together with config_path"
+	case c.configPath == "" && c.shadowed != "":
+		return codeConfigShadowed, fmt.Sprintf("has a section of CRI's plugin without config_path, which replaces that of %s as a whole, so containerd reads no hosts.toml", c.shadowed)
 	case c.configPath == "":
 		return codeConfigMissing, "config_path is not set, so containerd reads no hosts.toml"
 	case len(filepath.SplitList(c.configPath)) > 1 && c.oneFolder():

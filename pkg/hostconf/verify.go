@@ -41,9 +41,27 @@ type verifier struct {
 	report Report
 }
 
-// Verify reads the files of the runtimes as they read them, asks those that run
-// what they know, and asks the mirror whether it is there.
+// Verify is Inspect, and asks the mirror whether it is there.
 func (h *Host) Verify(ctx context.Context, s Settings) (*Report, error) {
+	v, err := h.inspect(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	v.mirror()
+	return &v.report, nil
+}
+
+// Inspect reads the files of the runtimes as they read them, and asks those that
+// run what they know.
+func (h *Host) Inspect(ctx context.Context, s Settings) (*Report, error) {
+	v, err := h.inspect(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return &v.report, nil
+}
+
+func (h *Host) inspect(ctx context.Context, s Settings) (*verifier, error) {
 	u, err := s.check()
 	if err != nil {
 		return nil, err
@@ -64,8 +82,7 @@ func (h *Host) Verify(ctx context.Context, s Settings) (*Report, error) {
 			return nil, err
 		}
 	}
-	v.mirror()
-	return &v.report, nil
+	return v, nil
 }
 
 func (v *verifier) note(n Note) { v.report.Notes = append(v.report.Notes, n) }
@@ -172,6 +189,9 @@ func (h *Host) effectiveContainerd(ctx context.Context, path string) (*container
 		return nil, fmt.Errorf("containerd config dump: %w", err)
 	}
 	e.editFile = c.editFile
+	if !e.set {
+		e.shadowed = c.shadowed
+	}
 	if !e.set && !c.set {
 		e.configPath = c.configPath // what it does by itself, which is not in the dump
 	}

@@ -103,6 +103,10 @@ func TestVerifyFaults(t *testing.T) {
 		{"a directory by an older name hides ours", put("/etc/containerd/certs.d/registry.corp_5000_/hosts.toml", "server = \"https://registry.corp:5000\"\n"), []string{codeNotConfigured}},
 		{"config_path elsewhere", replace(containerdConfig, "/etc/containerd/certs.d", "/srv/certs.d"), []string{codeNotConfigured}},
 		{"config_path twice", replace(containerdConfig, `"/etc/containerd/certs.d"`, `"/etc/containerd/certs.d:/etc/docker/certs.d"`), []string{codeConfigTwo}},
+		{"an import replaces the section", func(t *testing.T, h *Host, _ *Settings) {
+			write(t, h, containerdConfig, "version = 2\nimports = [\"more.toml\"]\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n")
+			write(t, h, "/etc/containerd/more.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"pause\"\n")
+		}, []string{codeConfigShadowed}},
 		{"config_path and mirrors", func(t *testing.T, h *Host, _ *Settings) {
 			write(t, h, containerdConfig, read(t, h, containerdConfig)+"[plugins.\"io.containerd.cri.v1.images\".registry.mirrors.\"docker.io\"]\n  endpoint = [\"https://m.corp\"]\n")
 		}, []string{codeConfigConflict}},
