@@ -154,8 +154,12 @@ var edges = map[string]map[string]string{
 		"pkg/registry": "names, tags, manifests",
 		"pkg/upstream": "whom to ask, and what its failures mean",
 	},
+	"internal/handover": {
+		"internal/obs": "sockets, with errors that say what to do",
+	},
 	"internal/daemon": {
 		"internal/authorities": "by whom a seeder is certified",
+		"internal/handover":    "its process takes over from another, or is taken over from",
 		"internal/backup":      "does not start on what a restore has not finished",
 		"internal/config":      "what to start",
 		"internal/disk":        "looks how the disk does",
@@ -186,6 +190,7 @@ var edges = map[string]map[string]string{
 	},
 	"pkg/mirror": {
 		"internal/canary":     "has canaries to be pulled",
+		"internal/handover":   "has its turns in a process",
 		"pkg/auth":            "shows its seeder that it has the swarm key",
 		"internal/config":     "what to start",
 		"internal/daemon":     "what both daemons start with",
@@ -199,6 +204,7 @@ var edges = map[string]map[string]string{
 		"pkg/upstream":        "a client for each seeder",
 	},
 	"pkg/seed": {
+		"internal/handover":   "has its turns in a process",
 		"internal/durable":    "what outlives the disk",
 		"internal/status":     "tells about its object store",
 		"pkg/objectstore":     "opens it",

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/backup"
 	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/handover"
 	"github.com/samara-p2p/samara/internal/obs"
 	"github.com/samara-p2p/samara/internal/scrub"
 	"github.com/samara-p2p/samara/internal/status"
@@ -38,6 +40,7 @@ type Params struct {
 	// Warnings are the configuration's own; they are logged.
 	Warnings []config.Problem
 	Seeder   bool
+	Turn     *handover.Turn
 	// Prefixes are quotas for what is fetched from repositories.
 	Prefixes []store.PrefixQuota
 	// Switch and Gap are a mirror's deadlines; 0: those of fetch.Options.
@@ -81,7 +84,8 @@ type Daemon struct {
 	id      peer.ID
 	began   time.Time
 	level   zap.AtomicLevel
-	ln      net.Listener
+	tls     *tls.Config // of --listen; nil: none
+	listen  net.Addr
 	phase   atomic.Pointer[string] // why it is not ready; nil when it is
 	scrub   atomic.Pointer[scrub.Scrubber]
 	closers []func()
@@ -91,9 +95,25 @@ type Daemon struct {
 	lastAsked atomic.Int64 // unix nanoseconds
 }
 
+// Run runs turns of a daemon until ctx ends, or another process has taken over.
+// Errors are those of serve, or say what is wrong with what the process was
+// started with.
+func Run(ctx context.Context, name string, c config.Common, serve func(context.Context, *handover.Turn) error) error {
+	log, _, err := obs.NewLogger(os.Stderr, c.LogLevel, c.LogFormat)
+	if err != nil {
+		return err
+	}
+	p, err := handover.New(handover.Options{Name: name, Log: log, Grace: c.ShutdownGrace})
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx, serve)
+}
+
 // Open reads keys, opens the store and binds every port; only the admin server
-// answers yet, and nobody is dialled. Errors say what is wrong, where, and what
-// to do.
+// answers yet, and nobody is dialled. A process that is to take over waits for
+// the store when all else is known to be right. Errors say what is wrong, where,
+// and what to do.
 func Open(ctx context.Context, p Params) (*Daemon, error) {
 	d := &Daemon{p: p, began: time.Now()}
 	if err := d.open(ctx); err != nil {
@@ -113,7 +133,8 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	}
 	d.Metrics = obs.NewRegistry(d.p.Name, d.p.Version)
 	d.notReady("starting")
-	for _, step := range []func(context.Context) error{d.openData, d.openSwarmKey, d.openContent, d.openNetwork, d.openPorts} {
+	d.p.Turn.Register(d.Metrics)
+	for _, step := range []func(context.Context) error{d.openData, d.openSwarmKey, d.takeOver, d.openContent, d.openNetwork, d.openPorts} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -183,15 +204,26 @@ func explainData(dir string, err error) error {
 	return fmt.Errorf("--data %s: %w; %s", dir, err, fix)
 }
 
+// takeOver waits for the process before this one, if there is any, to let go of
+// the store. Whatever can be found wrong before is: that process goes on then.
+func (d *Daemon) takeOver(ctx context.Context) error {
+	if !d.p.Turn.Follows() {
+		return nil
+	}
+	if _, err := d.p.Turn.Bind(ctx, "--listen", d.p.Config.Listen); err != nil {
+		return err
+	}
+	return d.p.Turn.Await(ctx)
+}
+
 // openPorts binds the registry API and starts the admin server.
 func (d *Daemon) openPorts(ctx context.Context) (err error) {
 	c := d.p.Config
-	if d.ln, err = obs.Listen(ctx, "--listen", c.Listen); err != nil {
+	if d.listen, err = d.p.Turn.Bind(ctx, "--listen", c.Listen); err != nil {
 		return err
 	}
-	d.atClose(func() { _ = d.ln.Close() }) // Serve has closed it, where it was called
 	d.Admin = obs.NewAdmin(obs.AdminOptions{
-		Listen: c.AdminListen, Gatherer: d.Metrics, Level: &d.level, Log: d.Log,
+		Listen: c.AdminListen, Gatherer: d.Metrics, Level: &d.level, Log: d.Log, ListenWith: d.p.Turn.Listen,
 		Status: func() any { return d.Status() },
 	})
 	d.Admin.AddCheck("serving", func(context.Context) error {

@@ -19,6 +19,7 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/internal/handover"
 	"github.com/samara-p2p/samara/internal/status"
 )
 
@@ -71,10 +72,16 @@ func TestStartErrors(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := common(t)
 			test.change(&c)
-			d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Version: "test", Config: c, Seeder: true})
+			err := daemon.Run(t.Context(), "seeder", c, func(ctx context.Context, turn *handover.Turn) error {
+				d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: "test", Turn: turn, Config: c, Seeder: true})
+				if err == nil {
+					d.Close()
+					t.Error("it started")
+				}
+				return err
+			})
 			if err == nil {
-				d.Close()
-				t.Fatal("it started")
+				t.FailNow()
 			}
 			for _, part := range test.says {
 				if !strings.Contains(err.Error(), part) {
@@ -100,14 +107,14 @@ func TestStartErrors(t *testing.T) {
 // Two daemons cannot share a data directory.
 func TestDataIsLocked(t *testing.T) {
 	c := common(t)
-	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true})
+	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Turn: daemontest.Turn(t, "seeder", c), Config: c, Seeder: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	again := common(t)
 	again.Data = c.Data
-	if d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: again, Seeder: true}); err == nil || !strings.Contains(err.Error(), "another process") {
+	if d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Turn: daemontest.Turn(t, "seeder", again), Config: again, Seeder: true}); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("a second daemon on the same data: %v", err)
 		if err == nil {
 			d.Close()
@@ -121,7 +128,7 @@ func TestDataIsHalfRestored(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(c.Data, backup.UnfinishedName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true}); err == nil || !strings.Contains(err.Error(), "seeder restore") {
+	if d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Turn: daemontest.Turn(t, "seeder", c), Config: c, Seeder: true}); err == nil || !strings.Contains(err.Error(), "seeder restore") {
 		t.Errorf("%v", err)
 		if err == nil {
 			d.Close()
@@ -134,8 +141,9 @@ func TestSwarmKeyIsKept(t *testing.T) {
 	c := common(t)
 	c.OpenSwarm = false
 	var first, id string
+	turn := daemontest.Turn(t, "seeder", c)
 	for range 2 {
-		d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true})
+		d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Turn: turn, Config: c, Seeder: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +164,7 @@ func TestSwarmKeyIsKept(t *testing.T) {
 // /readyz tells starting, ready and stopping; requests are waited for.
 func TestPhases(t *testing.T) {
 	c := common(t)
-	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true, Status: func(st *status.Status) { st.Zone = "hooked" }})
+	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Turn: daemontest.Turn(t, "seeder", c), Config: c, Seeder: true, Status: func(st *status.Status) { st.Zone = "hooked" }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,12 +184,12 @@ func TestPhases(t *testing.T) {
 	began, finish, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	served := make(chan error, 1)
 	go func() {
-		served <- d.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served <- d.Serve(ctx, daemon.Handlers{Main: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			close(began)
 			<-finish
 			<-r.Context().Done() // not before the client has its answer, or is cut off
 			close(over)
-		}))
+		})})
 	}()
 	ready(200, "ready")
 	if st := d.Status(); st.Zone != "hooked" {
@@ -219,7 +227,7 @@ func TestPhases(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	c := common(t)
 	c.ShutdownGrace = 50 * time.Millisecond
-	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Config: c, Seeder: true})
+	d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Turn: daemontest.Turn(t, "seeder", c), Config: c, Seeder: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +236,7 @@ func TestCutOff(t *testing.T) {
 	began, cut, finish := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	served := make(chan error, 1)
 	go func() {
-		served <- d.Serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served <- d.Serve(ctx, daemon.Handlers{Main: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write(make([]byte, 10))
 			_ = http.NewResponseController(w).Flush()
@@ -236,7 +244,7 @@ func TestCutOff(t *testing.T) {
 			<-r.Context().Done()
 			close(cut)
 			<-finish
-		}))
+		})})
 	}()
 	got := make(chan error, 1)
 	go func() {

@@ -100,7 +100,8 @@ func kindOf(reg *prometheus.Registry, twin prometheus.GaugeOpts, labels []string
 // metricsOf is the metrics of one daemon with everything switched on, by name
 // without its prefix.
 func metricsOf(t *testing.T, name string) map[string]metric {
-	p := daemon.Params{Name: name, Version: "test", Config: daemontest.Common(t, config.DefaultSeeder().Common), Seeder: name == "seeder"}
+	c := daemontest.Common(t, config.DefaultSeeder().Common)
+	p := daemon.Params{Name: name, Version: "test", Turn: daemontest.Turn(t, name, c), Config: c, Seeder: name == "seeder"}
 	if p.Seeder {
 		p.Prefixes = []store.PrefixQuota{{Prefix: "docker.io", Bytes: 1 << 20}}
 	}

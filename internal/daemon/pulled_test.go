@@ -22,9 +22,10 @@ import (
 // one of an index is of the index alone.
 func TestPulled(t *testing.T) {
 	c := daemontest.Common(t, config.DefaultSeeder().Common)
+	turn := daemontest.Turn(t, "seeder", c)
 	open := func() *daemon.Daemon {
 		t.Helper()
-		d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Version: "test", Config: c, Seeder: true,
+		d, err := daemon.Open(t.Context(), daemon.Params{Name: "seeder", Version: "test", Turn: turn, Config: c, Seeder: true,
 			Prefixes: []store.PrefixQuota{{Prefix: "docker.io/library", Bytes: 1 << 30}}})
 		if err != nil {
 			t.Fatal(err)

@@ -29,12 +29,14 @@ type Check func(ctx context.Context) error
 
 // AdminOptions configures NewAdmin. Only Listen is required.
 type AdminOptions struct {
-	Listen   string              // HOST:PORT
-	Flag     string              // what set it, for errors; default "--admin-listen"
-	Gatherer prometheus.Gatherer // nil: no /metrics
-	Level    *zap.AtomicLevel    // nil: no /v1/log-level
-	Status   func() any          // value for /v1/status, called per request; nil: no /v1/status
-	Log      *zap.Logger         // nil: no logs
+	Listen string // HOST:PORT
+	Flag   string // what set it, for errors; default "--admin-listen"
+	// ListenWith makes the listener; nil: Listen.
+	ListenWith func(ctx context.Context, flag, addr string) (net.Listener, error)
+	Gatherer   prometheus.Gatherer // nil: no /metrics
+	Level      *zap.AtomicLevel    // nil: no /v1/log-level
+	Status     func() any          // value for /v1/status, called per request; nil: no /v1/status
+	Log        *zap.Logger         // nil: no logs
 }
 
 // Admin is the HTTP server for operators. Serve it with Start, end it with
@@ -57,6 +59,9 @@ func NewAdmin(o AdminOptions) *Admin {
 	}
 	if o.Flag == "" {
 		o.Flag = "--admin-listen"
+	}
+	if o.ListenWith == nil {
+		o.ListenWith = Listen
 	}
 	a := &Admin{o: o, mux: http.NewServeMux(), checks: map[string]Check{}, done: make(chan struct{})}
 	a.server = &http.Server{
@@ -95,7 +100,7 @@ func (a *Admin) Handle(pattern string, h http.Handler) { a.mux.Handle(pattern, h
 
 // Start listens and serves until Shutdown. The error is a *ListenError.
 func (a *Admin) Start(ctx context.Context) error {
-	ln, err := Listen(ctx, a.o.Flag, a.o.Listen)
+	ln, err := a.o.ListenWith(ctx, a.o.Flag, a.o.Listen)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,12 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"github.com/samara-p2p/samara/internal/canary"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/handover"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -14,10 +16,14 @@ import (
 // Run is `peerd serve`: it serves until ctx ends, and returns once everything
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Peerd, version string) error {
+	return daemon.Run(ctx, "peerd", c.Common, func(ctx context.Context, t *handover.Turn) error { return serve(ctx, t, c, version) })
+}
+
+func serve(ctx context.Context, t *handover.Turn, c config.Peerd, version string) error {
 	s := newSeeders(c)
 	clients := newAsked()
 	d, err := daemon.Open(ctx, daemon.Params{
-		Name: "peerd", Version: version, Config: c.Common, Warnings: c.Warnings(), Switch: c.SwitchTimeout, Gap: c.GapTimeout,
+		Name: "peerd", Version: version, Config: c.Common, Turn: t, Warnings: c.Warnings(), Switch: c.SwitchTimeout, Gap: c.GapTimeout,
 		Trusted: s.trusts, Status: func(st *status.Status) {
 			s.status(st)
 			clients.status(st)
@@ -54,8 +60,29 @@ func Run(ctx context.Context, c config.Peerd, version string) error {
 	d.Admin.Handle(canary.Path+"/", canaries.Handler())
 	d.Examine(s.examine)
 	front := canaries.Wrap(clients.wrap(b))
-	return d.Serve(ctx, takeAuthorization(registry.NewHandler(front, registry.HandlerOptions{
+	h := registry.NewHandler(front, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
 		NotFoundOnly: true, RefuseAfterCut: c.RefuseCut, DecisionTimeout: within(c.HeaderTimeout), Account: d.Account, Referrers: front,
-	})))
+	})
+	return d.Serve(ctx, daemon.Handlers{Main: onlyBlobsAfter(ctx, takeAuthorization(h)), Rest: vouched(h), Lingers: partOfPull})
+}
+
+// partOfPull tells of requests after which a client asks for blobs. podman, CRI-O
+// and skopeo change no host after the manifest (contract 10): a peerd that is to
+// stop has to give them the blobs, too.
+func partOfPull(r *http.Request) bool {
+	k := registry.ParsePath(r.URL.Path).Endpoint
+	return k == registry.EndpointManifest || k == registry.EndpointBlob
+}
+
+// onlyBlobsAfter sends new pulls elsewhere once ctx has ended: whatever they
+// begin with is 404, while those that are under way get their blobs.
+func onlyBlobsAfter(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil && registry.ParsePath(r.URL.Path).Endpoint != registry.EndpointBlob {
+			http.NotFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }

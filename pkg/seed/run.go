@@ -9,6 +9,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
+	"github.com/samara-p2p/samara/internal/handover"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
@@ -17,6 +18,10 @@ import (
 // Run is `seeder serve`: it serves until ctx ends, and returns once everything
 // it started has ended. Errors say what is wrong, where, and what to do.
 func Run(ctx context.Context, c config.Seeder, version string) error {
+	return daemon.Run(ctx, "seeder", c.Common, func(ctx context.Context, t *handover.Turn) error { return serve(ctx, t, c, version) })
+}
+
+func serve(ctx context.Context, t *handover.Turn, c config.Seeder, version string) error {
 	prefixes, err := proxiedQuotas(c)
 	if err != nil {
 		return err
@@ -26,7 +31,7 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 		return err
 	}
 	var endpoints endpointWarnings
-	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Warnings: c.Warnings(), Seeder: true, Prefixes: prefixes,
+	d, err := daemon.Open(ctx, daemon.Params{Name: "seeder", Version: version, Config: c.Common, Turn: t, Warnings: c.Warnings(), Seeder: true, Prefixes: prefixes,
 		Durable: kept.open(), Status: func(st *status.Status) { kept.status(st); endpoints.status(st) }})
 	if err != nil {
 		return err
@@ -66,7 +71,8 @@ func Run(ctx context.Context, c config.Seeder, version string) error {
 	}
 	defer admin.close()
 	g.admin = admin.server
-	return d.Serve(ctx, g.wrap(api, daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) })))
+	main := g.wrap(api, daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) }))
+	return d.Serve(ctx, daemon.Handlers{Main: main, Rest: api})
 }
 
 // introduction is what a peer learns of this seeder. Upstream URLs hold no

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/handover"
 	"github.com/samara-p2p/samara/internal/status"
 )
 
@@ -221,4 +222,26 @@ func Do(ctx context.Context, method, url string, header ...string) (*Response, e
 	r.Body, err = io.ReadAll(resp.Body)
 	r.Took = time.Since(began)
 	return r, err
+}
+
+// Turn is one in a process for a daemon that is opened by hand.
+func Turn(t testing.TB, name string, c config.Common) *handover.Turn {
+	t.Helper()
+	p, err := handover.New(handover.Options{Name: name, Grace: c.ShutdownGrace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := make(chan *handover.Turn)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = p.Run(ctx, func(ctx context.Context, own *handover.Turn) error {
+			turn <- own
+			<-ctx.Done()
+			return nil
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return <-turn
 }
