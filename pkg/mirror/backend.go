@@ -118,6 +118,12 @@ func (b *backend) Manifest(ctx context.Context, r registry.Request) (*registry.M
 		b.pulled(r.Name, m)
 		b.prefetch(r.Name, m)
 	}
+	if err := b.assured(ctx, r, m); err != nil {
+		if ctx.Err() == nil {
+			b.log.Info("cannot help with a manifest", zap.Stringer("repository", r.Name), zap.String("reference", r.Reference), zap.Error(err))
+		}
+		return nil, registry.ManifestUnknown(r.Name, r.Reference, err)
+	}
 	return m, nil
 }
 
@@ -169,27 +175,20 @@ func (b *backend) admitted(ctx context.Context, r registry.Request) (*registry.M
 // client asks for them (contract 19). Of an index nothing is fetched: the
 // client chooses the platform.
 func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
-	children, kind, err := registry.Children(m.MediaType, m.Content)
-	if err != nil || kind == registry.KindIndex || b.noPrefetch {
-		return // what is not understood was logged when it came
+	if b.noPrefetch {
+		return
 	}
-	if k, ok := b.catalog.Find(m.Digest); ok {
-		n = k.Name // where it came from, whatever the client calls it
-	}
-	var wants []fetch.Want
-	for _, c := range children {
-		if registry.Foreign(c) || registry.IsManifestType(c.MediaType) {
-			continue
-		}
-		wants = append(wants, fetch.Want{Digest: c.Digest, Size: c.Size, Source: fetch.Source{Upstream: n.Upstream, Repository: n.Repository}})
-	}
-	b.engine.Prefetch(wants...)
+	b.engine.Prefetch(b.wants(n, m)...)
 }
 
 // Blob implements registry.Backend.
 func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
 	b.name(&r)
-	dctx, cancel := context.WithTimeout(ctx, within(b.deadlines.HeaderTimeout))
+	budget := within(b.deadlines.HeaderTimeout)
+	if stays(r.UserAgent) {
+		budget = max(budget, stayTimeout)
+	}
+	dctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	if err := b.gate.admit(dctx, r.Name, upstream.Target{Blob: r.Digest}); err != nil {
 		return registry.Blob{}, answer(err, registry.BlobUnknown(r.Digest, err))

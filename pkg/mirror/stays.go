@@ -1,0 +1,126 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/samara-p2p/samara/pkg/fetch"
+	"github.com/samara-p2p/samara/pkg/registry"
+)
+
+// Clients made of containers/image choose a mirror where they get the manifest,
+// and fail where a blob of it is 404 there: they never ask the next host for it
+// (contract 10). So they get a manifest only once its blobs have shown to come,
+// and they are not told 404 for a blob that is merely late: they wait for headers
+// as long as it takes.
+const (
+	stayTimeout = 10 * time.Second
+	// stayAtOnce is how many blobs are tried at a time.
+	stayAtOnce = 16
+)
+
+// staying are the beginnings of their User-Agents.
+var staying = []string{"containers/", "skopeo/", "libpod/", "podman/", "buildah/", "cri-o/"}
+
+// stays reports a client that never leaves the mirror that gave it the manifest.
+func stays(userAgent string) bool {
+	for _, s := range staying {
+		if len(userAgent) >= len(s) && strings.EqualFold(userAgent[:len(s)], s) {
+			return true
+		}
+	}
+	return false
+}
+
+// errBlobs: a manifest is there, and not what it names.
+var errBlobs = errors.New("the manifest can be had, but not its blobs, and this client would not ask anybody else for them")
+
+// assured waits until each blob of a manifest has a source, for clients that
+// stay. One that nobody has is an error at once. What is merely slow is trusted
+// when the time is over, unless nothing has come at all. Of an index it is the
+// image of this host's platform that counts.
+func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.Manifest) error {
+	if r.Head || !stays(r.UserAgent) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stayTimeout)
+	defer cancel()
+	children, kind, err := registry.Children(m.MediaType, m.Content)
+	if err != nil {
+		return nil //nolint:nilerr // what is not understood names no blobs, and was logged when it came
+	}
+	if kind == registry.KindIndex {
+		return b.assuredOf(ctx, r, children)
+	}
+	wants := b.wants(r.Name, m)
+	came := make([]bool, len(wants))
+	var g errgroup.Group
+	g.SetLimit(stayAtOnce)
+	for i, w := range wants {
+		g.Go(func() error {
+			content, _, err := b.engine.Open(ctx, ctx, w)
+			if err == nil {
+				came[i] = true
+				return content.Close()
+			}
+			if ctx.Err() != nil {
+				return nil // late
+			}
+			cancel() // the others need not go on
+			return fmt.Errorf("%w: %s: %w", errBlobs, w.Digest, err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, ok := range came {
+		if ok {
+			return nil
+		}
+	}
+	if len(wants) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: none of %d within %s", errBlobs, len(wants), stayTimeout)
+}
+
+// assuredOf is assured of the image in an index that is for this host.
+func (b *backend) assuredOf(ctx context.Context, r registry.Request, children []registry.Descriptor) error {
+	images := registry.Select(children, registry.HostPlatform())
+	if len(images) == 0 || !registry.IsManifestType(images[0].MediaType) {
+		return nil
+	}
+	r.Reference, r.Digest = images[0].Digest.String(), images[0].Digest
+	m, err := b.meta.Manifest(ctx, r)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBlobs, err)
+	}
+	if _, kind, err := registry.Children(m.MediaType, m.Content); err != nil || kind == registry.KindIndex {
+		return nil //nolint:nilerr // an index within an index is nobody's image
+	}
+	return b.assured(ctx, r, m)
+}
+
+// wants are the blobs that a manifest names, from where it came itself.
+func (b *backend) wants(n registry.Name, m *registry.Manifest) []fetch.Want {
+	children, kind, err := registry.Children(m.MediaType, m.Content)
+	if err != nil || kind == registry.KindIndex {
+		return nil // what is not understood was logged when it came
+	}
+	if k, ok := b.catalog.Find(m.Digest); ok {
+		n = k.Name // where it came from, whatever the client calls it
+	}
+	var wants []fetch.Want
+	for _, c := range children {
+		if registry.Foreign(c) || registry.IsManifestType(c.MediaType) {
+			continue
+		}
+		wants = append(wants, fetch.Want{Digest: c.Digest, Size: c.Size, Source: fetch.Source{Upstream: n.Upstream, Repository: n.Repository}})
+	}
+	return wants
+}

@@ -1,0 +1,65 @@
+package mirror
+
+import (
+	"testing"
+	"time"
+
+	"github.com/samara-p2p/samara/internal/daemon/daemontest"
+	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
+)
+
+// What clients of containers/image say of themselves.
+const (
+	skopeoAgent     = "skopeo/1.9.3"
+	containerdAgent = "containerd/2.4.2"
+)
+
+func TestStays(t *testing.T) {
+	for agent, want := range map[string]bool{
+		skopeoAgent: true, "containers/5.23.1 (github.com/containers/image)": true, "libpod/4.3.1": true, "Buildah/1.28.2": true, "cri-o/1.30.0 go/go1.22": true,
+		containerdAgent: false, "docker/20.10.24 go/go1.19": false, "regclient/regctl": false, "": false,
+	} {
+		if stays(agent) != want {
+			t.Errorf("stays(%q) is %v", agent, !want)
+		}
+	}
+}
+
+// Clients that never change the host after the manifest get none whose blobs
+// cannot be had (contract 10). The others do: they ask the next host for what is
+// missing.
+func TestManifestIsAPromise(t *testing.T) {
+	b := newBench(t)
+	one := b.up.AddImage("lab/app", "v1", 2*mib, 300<<10)
+	b.up.AddIndex("lab/app", "multi", one)
+	b.up.SetFault(one.Layers[0].String(), upstreamtest.Fault{Status: 403})
+	p := b.peer(nil)
+	ask := func(what, agent string, status int) {
+		t.Helper()
+		t.Log(what, agent)
+		p.get("/v2/lab/app/manifests/"+what, status, "User-Agent: "+agent)
+	}
+	for _, what := range []string{"v1", "multi", one.Digest.String()} {
+		ask(what, skopeoAgent, 404)
+		ask(what, containerdAgent, 200)
+	}
+	b.up.ClearFaults()
+	p.Until("the blobs can be had again", func() error {
+		r, err := daemontest.Get(p.URL+"/v2/lab/app/manifests/v1", "User-Agent: "+skopeoAgent)
+		if err != nil || r.Status != 200 {
+			return errNotYet
+		}
+		return nil
+	})
+	ask("multi", skopeoAgent, 200)
+}
+
+// A blob that is late is no reason to tell them 404.
+func TestLateForAClientThatStays(t *testing.T) {
+	b := newBench(t)
+	one := b.up.AddImage("lab/app", "v1", 2*mib)
+	b.up.SetFault(one.Layers[0].String(), upstreamtest.Fault{Method: "GET", HeaderDelay: 3 * time.Second})
+	p := b.peer(nil)
+	p.get("/v2/lab/app/manifests/v1", 200, "User-Agent: "+skopeoAgent)
+	p.get(blobPath(one.Layers[0]), 200, "User-Agent: "+skopeoAgent)
+}
