@@ -27,6 +27,7 @@ func (l *Loader) Check() error {
 	l.common.upstreams(&r)
 	l.common.operation(&r)
 	l.common.scrub(&r)
+	l.common.lazy(&r)
 	l.common.files(&r)
 	r.problems = append(r.problems, l.check()...)
 	return asErr(r.problems)

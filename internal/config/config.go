@@ -36,6 +36,7 @@ type Common struct {
 
 	Quota ByteSize `name:"quota" group:"Storage" help:"bytes that content may take, like 50GiB; what was used longest ago goes first; 0 is no limit but the disk's"`
 	Scrub
+	Lazy
 
 	LogLevel      string        `name:"log-level" group:"Operation" help:"debug, info, warn or error; can be changed while running (PUT /v1/log-level)"`
 	LogFormat     string        `name:"log-format" group:"Operation" help:"json or console"`
@@ -66,6 +67,7 @@ type Peerd struct {
 func defaultCommon() Common {
 	return Common{
 		Scrub:         defaultScrub(),
+		Lazy:          Lazy{LazyNeeded},
 		P2PListen:     []string{"/ip4/0.0.0.0/tcp/4001"},
 		PiecesListen:  ":4002",
 		AdminListen:   "127.0.0.1:9095",
@@ -91,6 +93,7 @@ func DefaultSeeder() Seeder {
 	c.Listen = ":5000"
 	c.TagTTL = time.Minute
 	c.NotFoundTTL = 10 * time.Second
+	c.Lazy = Lazy{LazyBackground} // what it keeps is for many, and the whole digest is worth knowing
 	c.Upstreams = DefaultUpstreams()
 	return c
 }

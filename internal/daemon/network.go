@@ -44,7 +44,7 @@ func (d *Daemon) openNetwork(ctx context.Context) (err error) {
 	}
 	d.Engine = fetch.New(fetch.Options{
 		Store: d.Store, Upstream: d.Upstream, Durable: durable, Seeder: d.p.Seeder, Key: d.key, Zone: c.Zone,
-		Trusted: d.trusted, Locate: d.locate, Seed: uint64(time.Now().UnixNano()), Switch: d.p.Switch, Gap: d.p.Gap,
+		Trusted: d.trusted, Locate: d.locate, Seed: uint64(time.Now().UnixNano()), Switch: d.p.Switch, Gap: d.p.Gap, Rest: rests[c.Lazy.Lazy],
 		Log: d.Log.Named("fetch"), Registerer: d.Metrics, Namespace: d.p.Name,
 	})
 	cfg := p2p.Config{
@@ -164,4 +164,9 @@ func HostPort(host, port string) (multiaddr.Multiaddr, error) {
 		return nil, fmt.Errorf("%q is neither an IP nor a host name", host)
 	}
 	return multiaddr.NewMultiaddr("/" + kind + "/" + host + "/tcp/" + port)
+}
+
+// rests is what becomes of the rest of blobs that are read in parts, by --lazy.
+var rests = map[string]fetch.Rest{
+	config.LazyNeeded: fetch.RestLeft, config.LazyBackground: fetch.RestLater, config.LazyWhole: fetch.RestNow,
 }

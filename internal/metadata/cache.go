@@ -335,13 +335,22 @@ func (c *Cache) Blob(ctx context.Context, r registry.Request) (fetch.Want, error
 	if err := c.o.Permit(n.Upstream, n.Repository, -1); err != nil {
 		return fetch.Want{}, err
 	}
-	w := fetch.Want{Digest: r.Digest, Source: source(n), First: r.First}
+	w := fetch.Want{Digest: r.Digest, Source: source(n)}
 	var err error
 	w.Size, err = c.sizeOf(ctx, n, r.Digest)
 	if err == nil {
+		Narrow(&w, r)
 		err = c.o.Permit(n.Upstream, n.Repository, w.Size)
 	}
 	return w, err
+}
+
+// Narrow limits what is wanted of a blob to what the request is for.
+func Narrow(w *fetch.Want, r registry.Request) {
+	w.First = r.First
+	for _, p := range r.Parts(w.Size) {
+		w.Lazy, w.Parts = true, append(w.Parts, fetch.Part(p))
+	}
 }
 
 func (c *Cache) sizeOf(ctx context.Context, n registry.Name, d digest.Digest) (int64, error) {

@@ -38,11 +38,12 @@ func announced(size int64, mediaType string) bool {
 // blobCID is piece.BlobCID.
 func blobCID(d digest.Digest) (cid.Cid, error) { return piece.BlobCID(d) }
 
-// announceStore tells the DHT of every complete blob and manifest in the store.
+// announceStore tells the DHT of every complete blob and manifest in the store,
+// and of the blobs of which it holds pieces.
 func (e *Engine) announceStore() {
 	var held []digest.Digest
 	for _, in := range e.o.Store.Infos() {
-		if in.Complete && announced(in.Size, in.Meta.MediaType) {
+		if in.Complete && announced(in.Size, in.Meta.MediaType) || !in.Complete && in.Have > 0 && in.Size >= SmallBlob {
 			held = append(held, in.Digest)
 		}
 	}

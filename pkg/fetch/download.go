@@ -60,6 +60,7 @@ func (s *swarm) startDownload(release func()) {
 		NoFallback: !s.hasUpstream(),
 		StallAfter: s.e.o.Switch, IdleAfter: 5 * s.e.o.Switch / 2,
 		Patience: 3 * s.e.o.Gap / 5, GiveUp: s.e.o.Gap,
+		Lazy: !s.whole,
 	})
 	s.dl = d
 	if s.blob.Have().Count() > 0 {
@@ -82,6 +83,9 @@ func (s *swarm) startDownload(release func()) {
 	}
 	for id, w := range d.wants {
 		d.step(scheduler.Want{ID: id, First: w[0], End: w[1]})
+	}
+	for _, r := range runsOf(s.needed) {
+		d.step(scheduler.Need{First: r[0], End: r[1]})
 	}
 	d.step(scheduler.Tick{})
 }
@@ -150,7 +154,7 @@ func (d *download) memberUp(m *member) {
 		}
 	}
 	key := keyOf(m.id)
-	if d.alone {
+	if d.alone || m.part {
 		key = 0
 	}
 	d.step(scheduler.PeerUp{

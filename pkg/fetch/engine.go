@@ -84,6 +84,10 @@ type Want struct {
 	// First is the offset at which the client begins to read: a seeder that has
 	// nothing of the blob begins there, too. A hint; 0 is fine.
 	First int64
+	// Lazy: the client has no use for the whole blob, only for Parts of it.
+	// None: what it asks for piece by piece.
+	Lazy  bool
+	Parts []Part
 
 	pull *pull // that the blob is a part of; nil: of none
 }
@@ -124,6 +128,9 @@ type Options struct {
 
 	// Zone is this host's zone.
 	Zone string
+
+	// Rest says what becomes of the rest of blobs of which parts are read.
+	Rest Rest
 
 	// MaxActive bounds the blobs that are downloaded at once without a
 	// client waiting for them (default 3).

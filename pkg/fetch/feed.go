@@ -50,8 +50,8 @@ func (f *feeding) stop() {
 }
 
 // lacksRuns tells whether signed hashes are looked for: a list that is not
-// final may be replaced by one that is.
-func (s *swarm) lacksRuns() bool { return s.hungry() && !s.hashes.final() }
+// final may be replaced by one that is. Who needs no further piece needs no hash.
+func (s *swarm) lacksRuns() bool { return s.hungry() && !s.hashes.final() && !s.resting() }
 
 // wantsRuns tells whether a neighbour is to be asked for signed hashes, and
 // counts it among those that are.

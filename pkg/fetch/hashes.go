@@ -238,7 +238,7 @@ func (s *swarm) saveRuns(force bool) {
 	if len(envs) == 0 {
 		return
 	}
-	s.lastSave = s.e.now()
+	s.lastSave, s.savedRuns = s.e.now(), s.hashes.known()
 	if err := s.blob.SetRuns(envs); err != nil {
 		s.log.Warn("cannot keep the signed hashes", zap.Error(err))
 	}

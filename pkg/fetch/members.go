@@ -86,6 +86,7 @@ func (e *Engine) fetchFor(m p2p.Join) (*swarm, string) {
 			w = known
 		}
 	}
+	w.Lazy = m.Part
 	switch {
 	case w.Source == (Source{}) || e.o.Upstream == nil:
 		return nil, "the seeder knows no upstream for this blob"
@@ -115,6 +116,12 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 		return
 	}
 	mem.joined = true
+	if mem.part != m.Part {
+		mem.part = m.Part
+		if s.dl != nil {
+			s.dl.memberUp(mem)
+		}
+	}
 	s.holds(mem, m.Have, m.Complete)
 	mem.fed = !m.NoRuns && s.feeds(mem, m.CanWait) // a lasting wish: what comes later goes to it too
 	var have []byte

@@ -64,7 +64,7 @@ func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int
 		if err != nil {
 			return nil, 0, err
 		}
-		r, err := s.open(ctx, life)
+		r, err := s.open(ctx, life, w)
 		switch {
 		case errors.Is(err, errGone):
 			continue // the swarm ended between look-up and use
@@ -122,13 +122,21 @@ func (e *Engine) want(w Want) (*swarm, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s == nil {
+		if whole := w.whole(e.o.Rest); s == nil || whole && !s.roomy.Load() {
 			b, err := e.create(w)
 			if err != nil {
 				return nil, fmt.Errorf("fetch %s: %w", w.Digest, err)
 			}
-			if s, err = e.addSwarm(b, w); err != nil {
+			if s == nil {
+				s, err = e.addSwarm(b, w)
+			} else {
+				b.Release() // the swarm's own keeps what was promised
+			}
+			if err != nil {
 				return nil, err
+			}
+			if whole {
+				s.roomy.Store(true)
 			}
 		}
 		if s.geom.Size() != w.Size {
@@ -157,7 +165,11 @@ func (e *Engine) want(w Want) (*swarm, error) {
 // was told a wrong size, left behind does not stand in the way; nor do blobs
 // that only linger.
 func (e *Engine) create(w Want) (*store.Blob, error) {
-	b, err := e.o.Store.Create(w.Digest, w.Size, w.Source.String())
+	create := e.o.Store.Create
+	if !w.whole(e.o.Rest) {
+		create = e.o.Store.CreatePart
+	}
+	b, err := create(w.Digest, w.Size, w.Source.String())
 	switch {
 	case errors.Is(err, store.ErrSize):
 		if in, serr := e.o.Store.Stat(w.Digest); serr != nil || in.Complete || in.Have+in.Raw > 0 {
@@ -173,7 +185,7 @@ func (e *Engine) create(w Want) (*store.Blob, error) {
 	default:
 		return b, err
 	}
-	return e.o.Store.Create(w.Digest, w.Size, w.Source.String())
+	return create(w.Digest, w.Size, w.Source.String())
 }
 
 // Shed ends the swarms that nobody uses, whose blobs the store cannot evict

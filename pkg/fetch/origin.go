@@ -57,6 +57,9 @@ func (s *swarm) startOrigin(off int64) {
 	}
 	o.ctx, o.stop = context.WithCancel(s.ctx)
 	s.origin = o
+	for _, r := range runsOf(s.needed) {
+		o.want(0, r[0], r[1])
+	}
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -73,8 +76,11 @@ func (o *origin) run() error {
 		return err
 	}
 	for more := true; more; {
-		var err error
-		if more, err = o.turn(); err != nil {
+		err := o.awaitWhole()
+		if err == nil {
+			more, err = o.turn()
+		}
+		if err != nil {
 			return err
 		}
 	}

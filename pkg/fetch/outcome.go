@@ -30,6 +30,7 @@ func (s *swarm) setWanted(w Want) {
 			s.log.Warn("cannot note the blob's source", zap.Error(err))
 		}
 	}
+	s.need(w)
 	if s.wanted {
 		return
 	}
@@ -40,6 +41,10 @@ func (s *swarm) setWanted(w Want) {
 		return
 	}
 	s.joinAll()
+	if !s.whole {
+		s.startDownload(func() {})
+		return
+	}
 	// A client that waits goes ahead of the queue of prefetches.
 	queued := s.e.now()
 	s.wg.Add(1)

@@ -21,9 +21,11 @@ type readers struct {
 	outcome chan struct{} // closed once the blob's fate for new readers is known
 	err     error         // why it failed; nil when it is to be had
 	decided bool
+	awaited map[int]chan struct{} // pieces that readers of parts begin with; closed when they can be read
 }
 
 func (r *readers) init() {
+	r.awaited = make(map[int]chan struct{})
 	r.hurry = make(chan struct{})
 	r.outcome = make(chan struct{})
 }
@@ -50,6 +52,26 @@ func (r *readers) state() (<-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.outcome, r.err
+}
+
+// await returns what is closed when piece i has come.
+func (r *readers) await(i int) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.awaited[i] == nil {
+		r.awaited[i] = make(chan struct{})
+	}
+	return r.awaited[i]
+}
+
+// came tells those who await piece i that it can be read.
+func (r *readers) came(i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ch := r.awaited[i]; ch != nil {
+		close(ch)
+		delete(r.awaited, i)
+	}
 }
 
 // wanted is closed once a client has asked for the blob.
@@ -116,10 +138,14 @@ func (s *swarm) longer(waited time.Duration) time.Duration {
 	return min(s.e.o.Switch-since, 3*gap-waited)
 }
 
-func (s *swarm) newReader(life context.Context) *reader {
+func (s *swarm) newReader(life context.Context, part bool) *reader {
 	r := &reader{s: s, id: s.readers.add(), life: life}
 	r.ctx, r.cancel = context.WithCancel(life)
-	r.from = s.blob.NewReader(r.ctx, store.ReadOptions{Stall: s.e.o.Gap, Longer: s.longer, OnWait: r.waits, OnResume: r.resumes})
+	o := store.ReadOptions{Stall: s.e.o.Gap, Longer: s.longer, OnWait: r.waits, OnResume: r.resumes, Part: part}
+	if part { // what it will want next is known, and asked for together
+		o.Window = max(store.DefaultWindow, int(sideLength/s.geom.PieceSize()))
+	}
+	r.from = s.blob.NewReader(r.ctx, o)
 	r.unwatch = context.AfterFunc(s.ctx, func() { r.note(&r.ended) })
 	return r
 }
@@ -202,33 +228,50 @@ func (r *reader) Close() error {
 	return err
 }
 
-// open lets a client in once a first piece has come, which proves a source.
-// When ctx ends before that, a source that is at it is good enough. errGone
-// says that the swarm ended for no reason of its own.
-func (s *swarm) open(ctx, life context.Context) (*reader, error) {
-	r := s.newReader(life)
-	outcome, _ := s.readers.state()
+// open lets a client in once a first piece has come, which proves a source; one
+// that reads a part only, once the first of its own has. When ctx ends before
+// that, a source that is at it is good enough. errGone says that the swarm ended
+// for no reason of its own.
+func (s *swarm) open(ctx, life context.Context, w Want) (*reader, error) {
+	part := !w.whole(s.e.o.Rest)
+	r := s.newReader(life, part)
+	proof, _ := s.readers.state()
+	if part && len(w.Parts) > 0 {
+		first := s.geom.Index(w.Parts[0].Offset)
+		if proof = s.readers.await(first); s.blob.Readable(first) {
+			return r, nil
+		}
+	}
+	var err error
 	select {
-	case <-outcome:
-		if _, err := s.readers.state(); err != nil {
-			r.Close()
-			return nil, err
+	case <-proof:
+		if part {
+			return r, nil
 		}
+		_, err = s.readers.state()
 	case <-s.done:
-		r.Close()
-		return nil, errGone
-	case <-ctx.Done():
-		if s.sourced.Load() {
-			break // slow, but somebody who has the bytes is giving them
+		if _, err = s.readers.state(); err == nil {
+			err = errGone
 		}
+	case <-ctx.Done():
+		if !s.sourced.Load() { // else it is slow, but somebody who has the bytes is giving them
+			err = fmt.Errorf("fetch %s: no source answered in time: %w", s.digest, ErrUnavailable)
+		}
+	}
+	if err != nil {
 		r.Close()
-		return nil, fmt.Errorf("fetch %s: no source answered in time: %w", s.digest, ErrUnavailable)
+		return nil, err
 	}
 	return r, nil
 }
 
 // wantPieces passes a reader's position on to whoever chooses what comes next.
 func (s *swarm) wantPieces(id, first, end int) {
+	if id != 0 && !s.whole {
+		s.needPieces(first, first+1)
+		end = s.upTo(first, end)
+	}
+	s.lastNeed = s.e.now()
 	switch {
 	case s.origin != nil:
 		s.origin.want(id, first, end)

@@ -25,11 +25,14 @@ const (
 
 // want is called with the pieces that a reader or a peer waits for. Pieces far
 // from the front get a stream of their own, at once or when one is free. A
-// later wish of the same id replaces it.
+// later wish of the same id replaces it; those of peers (id 0) only where the
+// stream that goes in order will get to their pieces anyhow.
 func (o *origin) want(id, first, end int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.forget(id)
+	if id != 0 || o.s.isWhole() {
+		o.forget(id)
+	}
 	w := wish{id, first, end}
 	if _, known := o.latest[id]; known || len(o.latest) < maxWishes {
 		o.latest[id] = w
@@ -74,7 +77,7 @@ func (o *origin) side(w wish) {
 	if first >= end || o.ctx.Err() != nil {
 		return
 	}
-	if ahead := g.Offset(first) - g.Offset(o.front); ahead >= 0 && ahead <= sideDistance && !o.late {
+	if ahead := g.Offset(first) - g.Offset(o.front); ahead >= 0 && ahead <= sideDistance && !o.late && o.s.isWhole() {
 		return // the stream that goes in order is about to get there
 	}
 	stop := first
@@ -116,6 +119,33 @@ func (o *origin) sideDone(first, stop int, err error) {
 	}
 	close(o.changed)
 	o.changed = make(chan struct{})
+}
+
+// awaitWhole waits until the whole blob is wanted, or has come in parts. Until
+// then there are streams out of order only, and one that fails is a failure.
+func (o *origin) awaitWhole() error {
+	for !o.s.isWhole() {
+		o.mu.Lock()
+		here, changed, err := o.sides == 0 && o.claimed.Full(), o.changed, o.lastErr
+		o.mu.Unlock()
+		if here || err != nil {
+			return err
+		}
+		select {
+		case <-o.s.wholly:
+		case <-changed:
+		case <-o.ctx.Done():
+			return ErrStopped
+		}
+	}
+	return nil
+}
+
+// resting tells whether nobody waits for a stream out of order.
+func (o *origin) resting() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sides == 0 && len(o.wishes) == 0
 }
 
 // waitSides waits for the streams out of order, and fetches what they gave up.

@@ -50,17 +50,23 @@ type swarm struct {
 	pending   []int // pieces whose hash waits to be signed (seeder), and the hashes
 	unsigned  map[int]piece.Hash
 	lastSave  time.Duration
+	savedRuns int // hashes that were known then
 	lastSign  time.Duration
 	signTick  *time.Timer
 	signing   bool // hashes of a stored blob are being computed
 	sealed    sealedSpan
 	early     map[int][2]int // readers' wishes before the download has started
 	pulls     []*pull        // that wait for the blob
+	whole     bool           // all of the blob is wanted, and
+	wholly    chan struct{}  // closed then
+	needed    *piece.Bitfield
+	lastNeed  time.Duration
 
 	giving giving // belongs to the giver
 
 	nmembers atomic.Int32
 	given    atomic.Int64  // bytes, to peers
+	roomy    atomic.Bool   // the store keeps room for all of the blob
 	sourced  atomic.Bool   // a source has shown that it can give the blob
 	lastUse  atomic.Int64  // Engine.now
 	moved    atomic.Int64  // Engine.now, when bytes of the blob came last
@@ -96,6 +102,7 @@ type member struct {
 	have     *piece.Bitfield
 	complete bool
 	joined   bool // it wants the blob too: it is told what we get
+	part     bool // it wants only some of it: nothing is left to it to bring
 	knows    int  // signed hashes, as far as it showed
 	fed      bool // it is passed signed hashes on
 	fedAt    time.Duration
@@ -116,6 +123,8 @@ func newSwarm(e *Engine, b *store.Blob, w Want) *swarm {
 		done:     make(chan struct{}),
 		early:    make(map[int][2]int),
 		unsigned: make(map[int]piece.Hash),
+		wholly:   make(chan struct{}),
+		needed:   piece.NewBitfield(b.Geometry().Count()),
 	}
 	s.ctx, s.cancel = context.WithCancel(e.ctx)
 	s.hashes.init(w.Digest, s.geom)
@@ -193,7 +202,7 @@ func (s *swarm) load() {
 
 // idle tells whether nobody downloads, reads or asks for the blob now.
 func (s *swarm) idle() bool {
-	return !s.wanted && !s.commits && s.readers.count() == 0 && !s.e.giver.busy(s)
+	return (!s.wanted || s.resting()) && !s.commits && s.readers.count() == 0 && !s.e.giver.busy(s)
 }
 
 // tick ends a swarm that has been of no use for a while, and asks seeders anew
@@ -207,6 +216,10 @@ func (s *swarm) tick() {
 	}
 	s.inquiries = 0
 	s.rejoin()
+	s.fetchRest()
+	if known := s.hashes.known(); known > s.savedRuns {
+		s.saveRuns(true) // nothing more may come for long
+	}
 }
 
 // shutdown releases everything; the last act of run. Once ctx has ended nothing

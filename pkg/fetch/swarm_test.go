@@ -339,14 +339,14 @@ func TestRetract(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(retractEvery + time.Second)
-		for w, announced := range map[Want]bool{keep: true, drop: false} {
-			c, err := blobCID(w.Digest)
+		for d, announced := range map[digest.Digest]bool{keep.Digest: true, drop.Digest: false} {
+			c, err := blobCID(d)
 			if err != nil {
 				t.Fatal(err)
 			}
 			b.net.mu.Lock()
 			if b.net.provided[c] != announced {
-				t.Errorf("blob of %d bytes announced: %v", w.Size, !announced)
+				t.Errorf("%s announced: %v", d, !announced)
 			}
 			b.net.mu.Unlock()
 		}

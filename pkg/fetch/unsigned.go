@@ -25,6 +25,10 @@ func (d *download) reconsider() {
 	raw := d.lone && d.s.seederMember() == nil
 	switch {
 	case !raw:
+	case !d.s.whole && (d.s.hasUpstream() && d.stuck == nil || !d.s.someComplete()):
+		raw = false
+	case !d.s.whole: // nothing of theirs can be read before the whole is here
+		d.s.wantWhole()
 	case d.upstream && d.s.readers.count() > 0:
 		raw = false // clients read what the upstream sends
 	case d.s.hashes.known() > 0:

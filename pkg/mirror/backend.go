@@ -35,6 +35,7 @@ type backend struct {
 	deadlines  config.Deadlines
 	log        *zap.Logger
 	noPrefetch bool
+	back       *heldBack                               // nil with --lazy whole
 	pulled     func(registry.Name, *registry.Manifest) // told of each manifest that a client takes
 }
 
@@ -71,6 +72,9 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 	b := &backend{
 		engine: d.Engine, catalog: d.Catalog, gate: newGate(d, c, s), deadlines: c.Deadlines, log: log, noPrefetch: c.NoPrefetch,
 		meta: metadata.New(o), pulled: d.Pulled,
+	}
+	if c.Lazy.Lazy != config.LazyWhole {
+		b.back = newHeldBack()
 	}
 	o.Tags = d.ReferrerTags
 	b.refs = metadata.NewReferrers(o)
@@ -178,7 +182,11 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 	if b.noPrefetch {
 		return
 	}
-	b.engine.Prefetch(b.wants(n, m)...)
+	wants := b.wants(n, m)
+	if p, err := registry.Parse(m.MediaType, m.Content); err == nil {
+		wants = b.back.hold(p, wants)
+	}
+	b.engine.Prefetch(wants...)
 }
 
 // Blob implements registry.Backend.
@@ -203,6 +211,9 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 		return registry.Blob{Digest: r.Digest, Size: w.Size}, nil
 	}
 	if err == nil {
+		if !w.Lazy {
+			b.engine.Prefetch(b.back.release(r.Digest)...)
+		}
 		out := registry.Blob{Digest: r.Digest, Cached: registry.Cached{Result: registry.CacheMiss, From: "swarm"}}
 		if out.Content, out.Size, err = b.engine.Open(dctx, ctx, w); err == nil {
 			return out, nil

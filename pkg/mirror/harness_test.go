@@ -39,13 +39,18 @@ func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{t: t, up: upstreamtest.New()}
 	t.Cleanup(b.up.Close)
+	b.configure()
+	b.startSeeder()
+	return b
+}
+
+// configure sets up the seeder.
+func (b *bench) configure() {
 	b.sc = config.DefaultSeeder()
 	b.sc.Upstreams = []config.Upstream{{Name: upName, URL: b.up.URL()}, {Name: "docker.io", URL: b.up.URL()}}
 	b.sc.DefaultUpstream = upName
 	b.sc.TagTTL, b.sc.NotFoundTTL = 0, 0
-	b.sc.Common = daemontest.Common(t, b.sc.Common)
-	b.startSeeder()
-	return b
+	b.sc.Common = daemontest.Common(b.t, b.sc.Common)
 }
 
 // lock makes the swarm one with a key, whose members' word counts. Peers that are

@@ -31,6 +31,7 @@ type Join struct {
 	NoRuns    bool   // no Runs are wanted: the sender has the final list of piece hashes, or asks others
 	CanWait   bool   // the Runs may be left to others, see State.Elsewhere
 	Known     int    // piece hashes that the sender knows
+	Part      bool   // only pieces that are asked for by number are wanted, not the whole blob
 }
 
 // State answers a Join: what the sender holds of the blob.
@@ -106,7 +107,7 @@ func frames(m Message) ([]*pb.Frame, error) {
 	case Join:
 		return one(&pb.Frame{Body: &pb.Frame_Join{Join: &pb.Join{Digest: string(m.Digest), Size: m.Size, Source: m.Source,
 			Have: m.Have, Complete: m.Complete, WantPeers: uint32(min(max(m.WantPeers, 0), maxWantPeers)),
-			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: uint32(m.Known)}}})
+			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: uint32(m.Known), Part: m.Part}}})
 	case State:
 		return one(&pb.Frame{Body: &pb.Frame_State{State: &pb.State{Digest: string(m.Digest), Size: m.Size, Have: m.Have, Complete: m.Complete,
 			Elsewhere: m.Elsewhere, Known: uint32(m.Known), Swarm: uint32(m.Swarm)}}})
@@ -179,7 +180,7 @@ func message(f *pb.Frame) (Message, error) {
 			err = fmt.Errorf("source of %d bytes, %d peers wanted, %d hashes known", len(m.Source), m.WantPeers, m.Known)
 		}
 		return Join{Digest: d, Size: m.Size, Source: m.Source, Have: m.Have, Complete: m.Complete, WantPeers: int(m.WantPeers),
-			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: int(m.Known)}, wrapf(err, "join")
+			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: int(m.Known), Part: m.Part}, wrapf(err, "join")
 	case *pb.Frame_State:
 		m := b.State
 		d, err := checkDigest(m.Digest)

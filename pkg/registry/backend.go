@@ -15,6 +15,7 @@ type Request struct {
 	Reference string        // tag or digest as sent; a valid one
 	Digest    digest.Digest // set when Reference is a digest
 	Head      bool          // only headers are wanted
+	Range     string        // the Range header, as sent; see Parts
 	First     int64         // offset of the first byte wanted of a blob, where the range says so; a hint
 	Accept    []string      // values of the Accept header, as sent
 	UserAgent string

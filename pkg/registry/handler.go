@@ -136,7 +136,7 @@ func (h *handler) route(w *response, r *http.Request, rt Route) error {
 		w.Header().Set("OCI-Namespace", ns)
 	}
 	req := Request{Name: name, Named: named, Reference: rt.Reference, Head: r.Method == http.MethodHead,
-		First:  firstByte(r.Header.Get("Range")),
+		Range: r.Header.Get("Range"), First: firstByte(r.Header.Get("Range")),
 		Accept: r.Header.Values("Accept"), UserAgent: r.UserAgent()}
 	if err := req.parseReference(rt.Endpoint); err != nil {
 		return err

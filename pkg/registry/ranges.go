@@ -169,3 +169,27 @@ func firstByte(header string) int64 {
 	}
 	return max(0, n)
 }
+
+// Part is a part of a blob, in bytes.
+type Part struct{ Offset, Length int64 }
+
+// Parts is what the client wants of content of this size, where it named the
+// end of everything that it wants; else nil. Who asks for all from somewhere on
+// may read on to the end, or leave after a chunk (contract 7): nobody knows.
+func (q Request) Parts(size int64) []Part {
+	_, set, _ := strings.Cut(q.Range, "=")
+	for item := range strings.SplitSeq(set, ",") {
+		if strings.HasSuffix(strings.TrimRight(item, " \t"), "-") {
+			return nil
+		}
+	}
+	spans, err := parseRange(q.Range, size)
+	if err != nil {
+		return nil
+	}
+	var parts []Part
+	for _, s := range spans {
+		parts = append(parts, Part{Offset: s.start, Length: s.length})
+	}
+	return parts
+}

@@ -33,7 +33,7 @@ func (d *Download) seek(w *want) {
 	for i < w.end && d.have.has(i) {
 		i++
 	}
-	if i >= w.end {
+	if i >= w.end || !d.needs(i) {
 		i = -1
 	}
 	if i != w.block {
@@ -299,6 +299,10 @@ func (d *Download) askSeeders() {
 	per := d.perPeer()
 	for _, p := range d.up {
 		if !p.source() || p.bad {
+			continue
+		}
+		if d.lazy() {
+			d.askRuns(p)
 			continue
 		}
 		out := 0

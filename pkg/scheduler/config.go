@@ -18,6 +18,9 @@ type Config struct {
 	// rendezvous hashing instead of at random.
 	Key uint64
 
+	// Lazy gets only pieces that a Need names.
+	Lazy bool
+
 	MaxRequests int           // requests under way in all: 32, or 48 MiB of pieces (24 of 2 MiB, 12 of 4): each holds one in memory
 	MaxPerPeer  int           // and per peer: 2, or 1 where there are more sources than MaxRequests
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms

@@ -22,6 +22,8 @@ type Download struct {
 	open    set      // missing and busy == 0: to be asked for
 	openN   int
 
+	unneeded set // missing, and not to be had; nil = all are. See lazy.go
+
 	peers   []*peer // by handle; nil where unknown
 	sourceN int     // see sources
 	up      []*peer // those up, in the order they came
@@ -117,6 +119,9 @@ func New(c Config) *Download {
 		}
 	}
 	d.missing = d.openN
+	if c.Lazy && d.missing > 0 {
+		d.unneeded, d.open, d.openN = d.open, newSet(n), 0
+	}
 	return d
 }
 
@@ -173,6 +178,8 @@ func (d *Download) handle(ev Event) bool {
 		return d.done(ev)
 	case Want:
 		return d.want(ev)
+	case Need:
+		return d.need(ev)
 	case Unwant:
 		return d.unwant(ev.ID)
 	case Lost:
@@ -187,6 +194,10 @@ func (d *Download) act() {
 	d.next = never
 	if d.missing == 0 {
 		d.finish()
+		return
+	}
+	if d.resting() {
+		d.told = never
 		return
 	}
 	d.speed.tick(d.now, d.typical)
@@ -248,7 +259,7 @@ func (d *Download) release(i int) {
 
 // reopen makes piece i one to be asked for, unless it is held.
 func (d *Download) reopen(i int) {
-	if d.have.has(i) || !d.open.add(i) {
+	if d.have.has(i) || !d.needs(i) || !d.open.add(i) {
 		return
 	}
 	d.openN++

@@ -73,6 +73,9 @@ func randomEvent(r *byteReader, n int, open []Request) Event {
 		if r.n(5) == 0 {
 			return Lost{[]int{i}}
 		}
+		if r.n(4) == 0 {
+			return Need{i, i + r.n(n/2+1)}
+		}
 		return Want{r.n(3), i, i + r.n(n)}
 	default:
 		if r.n(2) == 0 {
@@ -92,6 +95,7 @@ type checker struct {
 	open   []Request
 	reqs   map[Request]Action
 	have   map[int]bool
+	need   map[int]bool // of a lazy one
 	up     map[Peer]bool
 	bad    map[Peer]bool
 	wake   time.Duration
@@ -105,7 +109,7 @@ func newChecker(t testing.TB, n int, c Config) *checker {
 		t.Fatal(err)
 	}
 	c.Geometry = g
-	return &checker{t: t, d: New(c), n: n, reqs: map[Request]Action{}, have: map[int]bool{}, up: map[Peer]bool{}, bad: map[Peer]bool{},
+	return &checker{t: t, d: New(c), n: n, reqs: map[Request]Action{}, have: map[int]bool{}, need: map[int]bool{}, up: map[Peer]bool{}, bad: map[Peer]bool{},
 		wake: never, limits: c.withDefaults()}
 }
 
@@ -123,6 +127,10 @@ func (c *checker) step(ev Event) []Action {
 		if ev.Piece >= 0 && ev.Piece < c.n {
 			c.have[ev.Piece] = true
 		}
+	case Need:
+		for i := ev.First; i < ev.End; i++ {
+			c.need[i] = true
+		}
 	case PieceBad:
 		if ev.Peer > 0 && c.d.peer(ev.Peer, false) != nil {
 			c.bad[ev.Peer] = true
@@ -132,6 +140,7 @@ func (c *checker) step(ev Event) []Action {
 	case Lost:
 		for _, i := range ev.Pieces {
 			delete(c.have, i)
+			c.need[i] = true
 		}
 	}
 	actions := c.d.Step(c.now, ev)
@@ -190,6 +199,7 @@ func (c *checker) action(a Action) {
 			if c.have[i] || seen[i] || i < 0 || i >= c.n {
 				c.t.Fatalf("asks for piece %d, held, doubled or beyond: %+v", i, a)
 			}
+			c.needed(i)
 			seen[i] = true
 		}
 		out := 0
@@ -212,6 +222,9 @@ func (c *checker) action(a Action) {
 		if int64(a.End-a.First)*piece.MinSize > c.limits.FallbackBytes {
 			c.t.Fatalf("fallback too long: %+v", a)
 		}
+		for i := a.First; i < a.End; i++ {
+			c.needed(i)
+		}
 	case Cancel:
 		if c.reqs[a.Request] == nil {
 			c.t.Fatalf("cancels request %d, which is not under way", a.Request)
@@ -225,12 +238,21 @@ func (c *checker) action(a Action) {
 	}
 }
 
+// needed fails for a piece that a lazy Download has no reason to get.
+func (c *checker) needed(i int) {
+	c.t.Helper()
+	if c.limits.Lazy && !c.need[i] {
+		c.t.Fatalf("asks for piece %d, which nobody needs", i)
+	}
+}
+
 // finish drives the Download to its end with one honest peer: others stay
 // silent. It must get every piece.
 func (c *checker) finish() {
 	c.t.Helper()
 	const honest = Peer(100)
 	var todo []Action
+	todo = append(todo, c.step(Need{0, c.n})...)
 	todo = append(todo, c.step(PeerUp{Peer: honest, SameZone: true, Have: piece.FullBitfield(c.n)})...)
 	end := c.now + 10*time.Minute
 	for !c.d.Complete() {
@@ -292,7 +314,7 @@ func FuzzDownload(f *testing.F) {
 		if len(in) > 4000 {
 			in = in[:4000]
 		}
-		c := newChecker(t, int(n)%70+1, Config{Seed: 3, Key: uint64(n % 3), NoFallback: noFallback, FallbackBytes: 2 << 20})
+		c := newChecker(t, int(n)%70+1, Config{Seed: 3, Key: uint64(n % 3), NoFallback: noFallback, FallbackBytes: 2 << 20, Lazy: n%4 == 0})
 		c.play(in)
 		c.finish()
 	})
@@ -317,7 +339,7 @@ func TestSameTraceSameActions(t *testing.T) {
 // TestCountsStayTrue: what is counted step by step is what counting anew gives.
 func TestCountsStayTrue(t *testing.T) {
 	for seed := range uint64(30) {
-		c := newChecker(t, 50, Config{Seed: seed, Key: 1})
+		c := newChecker(t, 50, Config{Seed: seed, Key: 1, Lazy: seed%3 == 0})
 		r := &byteReader{randomBytes(seed+500, 2000)}
 		for r.more() {
 			c.now += time.Duration(r.n(100)) * time.Millisecond
@@ -355,7 +377,7 @@ func checkCounts(t *testing.T, d *Download) {
 				}
 			}
 		}
-		open := !d.have.has(i) && busy[i] == 0
+		open := !d.have.has(i) && busy[i] == 0 && d.needs(i)
 		if open {
 			openN++
 		}

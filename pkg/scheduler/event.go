@@ -119,6 +119,9 @@ type (
 	// Want: the local reader ID waits for the pieces [First, End), First the
 	// most. A later Want of the same ID replaces it.
 	Want struct{ ID, First, End int }
+	// Need: with Config.Lazy, the pieces [First, End) are to be had, whoever
+	// waits for them. Once all are needed the download is lazy no more.
+	Need struct{ First, End int }
 	// Unwant: the reader is gone or has all it wanted.
 	Unwant struct{ ID int }
 	// Lost: these pieces are held no more (the store found them damaged);
@@ -138,6 +141,7 @@ func (PieceOK) isEvent()  {}
 func (PieceBad) isEvent() {}
 func (Done) isEvent()     {}
 func (Want) isEvent()     {}
+func (Need) isEvent()     {}
 func (Unwant) isEvent()   {}
 func (Lost) isEvent()     {}
 func (Tick) isEvent()     {}

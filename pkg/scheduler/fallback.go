@@ -36,7 +36,7 @@ func (d *Download) fallback() {
 func (d *Download) fallbackRange() (first, end int, reason string) {
 	if w := d.starvedReader(); w != nil && !d.atUpstream(w.block) {
 		first, end = w.block, w.block+1
-		for end < d.n && end-first < d.fallbackPieces() && d.open.has(end) && d.all.has(end) {
+		for end < d.n && end-first < d.fallbackPieces() && d.open.has(end) && (d.lazy() || d.all.has(end)) {
 			end++
 		}
 		return first, end, ReasonReader
@@ -109,7 +109,7 @@ func (d *Download) hopeless(p *peer) bool {
 // share narrows s to what is ours to get of it. Where that is nothing, all of
 // s is, once nothing has come for a while, or little for a long while.
 func (d *Download) share(s set) set {
-	if !d.all.shared() {
+	if !d.all.shared() || d.lazy() {
 		return s
 	}
 	own := newSet(d.n)

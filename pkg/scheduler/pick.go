@@ -18,7 +18,7 @@ func (d *Download) askable(p *peer, w int) uint64 {
 		return x
 	}
 	x &^= d.nearH[w]
-	if !d.zone.shared() || d.widened() {
+	if !d.zone.shared() || d.lazy() || d.widened() {
 		return x
 	}
 	for y := x; y != 0; {
@@ -34,7 +34,7 @@ func (d *Download) askable(p *peer, w int) uint64 {
 
 // mayCross tells whether it is on us to bring piece i into our zone.
 func (d *Download) mayCross(i int) bool {
-	return d.zone.has(i) || !d.zone.shared() || d.widened()
+	return d.zone.has(i) || !d.zone.shared() || d.lazy() || d.widened()
 }
 
 // widened tells whether we got nothing for a while, and no longer wait for

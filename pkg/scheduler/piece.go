@@ -68,6 +68,9 @@ func (d *Download) pieceOK(ev PieceOK) bool {
 		return false
 	}
 	d.missing--
+	if d.unneeded != nil {
+		d.unneeded.del(i)
+	}
 	d.lastPiece = d.now
 	if d.open.del(i) {
 		d.openN--

@@ -104,7 +104,7 @@ func (s *script) newDownload() *Download {
 	var key int
 	s.scan("key", &key)
 	c.Key = uint64(key)
-	c.NoFallback = s.td.HasArg("no-fallback")
+	c.NoFallback, c.Lazy = s.td.HasArg("no-fallback"), s.td.HasArg("lazy")
 	if s.td.HasArg("have") {
 		var have string
 		s.td.ScanArgs(s.t, "have", &have)
@@ -229,6 +229,8 @@ func (s *script) event(w []string) Event {
 		return Done{Request(s.num(w[1])), r, s.duration(val(w, "after", "0s"))}
 	case "want":
 		return Want{s.num(w[1]), s.num(w[2]), s.num(w[3])}
+	case "need":
+		return Need{s.num(w[1]), s.num(w[2])}
 	case "unwant":
 		return Unwant{s.num(w[1])}
 	case "lost":

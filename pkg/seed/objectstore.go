@@ -143,11 +143,12 @@ type localContent struct {
 
 // Open implements local.Durable.
 func (l localContent) Open(ctx context.Context, r registry.Request) (io.ReadSeekCloser, int64, error) {
-	w := fetch.Want{Digest: r.Digest, Source: fetch.Source{Upstream: r.Name.Upstream, Repository: r.Name.Repository}, First: r.First}
+	w := fetch.Want{Digest: r.Digest, Source: fetch.Source{Upstream: r.Name.Upstream, Repository: r.Name.Repository}}
 	var err error
 	if w.Size, err = l.Size(ctx, r.Digest); err != nil {
 		return nil, 0, err
 	}
+	metadata.Narrow(&w, r)
 	octx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	content, size, err := l.d.Engine.Open(octx, ctx, w)

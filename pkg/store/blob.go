@@ -68,6 +68,13 @@ func (b *Blob) Has(i int) bool {
 	return b.st.have.Has(i)
 }
 
+// Readable tells whether a Reader of a part may return bytes of piece i now.
+func (b *Blob) Readable(i int) bool {
+	b.st.mu.Lock()
+	defer b.st.mu.Unlock()
+	return i >= 0 && i < b.st.geo.Count() && b.st.readableLocked(i, true)
+}
+
 // Raw returns a copy of the set of pieces held whose hash is not known.
 func (b *Blob) Raw() *piece.Bitfield {
 	b.st.mu.Lock()

@@ -39,6 +39,10 @@ type ReadOptions struct {
 
 	// Window is end - first above, in pieces; 0 = DefaultWindow.
 	Window int
+
+	// Part is for who reads a part of the blob and has no use for the rest: the
+	// last piece is not withheld from it until the whole is known to be right.
+	Part bool
 }
 
 // Reader reads one blob in order while it arrives. It implements
@@ -204,7 +208,7 @@ func (r *Reader) next(limit int64, own bool) (chunk, error) {
 		i := st.geo.Index(r.pos)
 		st.mu.Lock()
 		err := r.checkLocked()
-		if err == nil && st.readableLocked(i) {
+		if err == nil && st.readableLocked(i, r.o.Part) {
 			c, err := r.takeLocked(i, limit, own)
 			st.mu.Unlock()
 			return c, err
@@ -256,7 +260,7 @@ func (r *Reader) checkLocked() error {
 // takeLocked collects what is readable from piece i on.
 func (r *Reader) takeLocked(i int, limit int64, own bool) (c chunk, err error) {
 	st := r.b.st
-	for end := i; c.n < limit && end < st.geo.Count() && st.readableLocked(end); end++ {
+	for end := i; c.n < limit && end < st.geo.Count() && st.readableLocked(end, r.o.Part); end++ {
 		c.n = min(limit, st.geo.Offset(end)+int64(st.geo.Len(end))-r.pos)
 		if st.heldLocked(end) != verified {
 			if r.rawRead == nil {

@@ -337,12 +337,12 @@ func (st *state) heldLocked(i int) byte {
 }
 
 // readableLocked tells whether a Reader may return bytes of piece i: the
-// withholding rule.
-func (st *state) readableLocked(i int) bool {
+// withholding rule, from which readers of parts are exempt.
+func (st *state) readableLocked(i int, part bool) bool {
 	if st.complete {
 		return true
 	}
-	last := i == st.geo.Count()-1
+	last := i == st.geo.Count()-1 && !part
 	if st.have.Has(i) {
 		return !last || st.settled
 	}
@@ -373,7 +373,7 @@ func (st *state) leave(i int, w *waiter) {
 
 // wakeLocked wakes those who wait for piece i, and only those.
 func (st *state) wakeLocked(i int) {
-	if w := st.waiters[i]; w != nil && st.readableLocked(i) {
+	if w := st.waiters[i]; w != nil && st.readableLocked(i, true) { // whoever it is withheld from waits again
 		close(w.done)
 		delete(st.waiters, i)
 	}

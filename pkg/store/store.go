@@ -145,6 +145,16 @@ func (s *Store) Blob(d digest.Digest) (*Blob, error) {
 // ErrFull (as *FullError), ErrCorrupt (size 0, digest of something else),
 // ErrClosed, a bad digest, or the system's.
 func (s *Store) Create(d digest.Digest, size int64, repositories ...string) (*Blob, error) {
+	return s.create(d, size, true, repositories)
+}
+
+// CreatePart is Create for a blob of which perhaps only a few pieces will come:
+// no room is kept, and each piece takes what there is when it is written.
+func (s *Store) CreatePart(d digest.Digest, size int64, repositories ...string) (*Blob, error) {
+	return s.create(d, size, false, repositories)
+}
+
+func (s *Store) create(d digest.Digest, size int64, promise bool, repositories []string) (*Blob, error) {
 	if err := checkDigest(d); err != nil {
 		return nil, err
 	}
@@ -182,7 +192,10 @@ func (s *Store) Create(d digest.Digest, size int64, repositories ...string) (*Bl
 		}
 		touch := s.pinLocked(st)
 		trash := s.usedByLocked(st, repositories...)
-		more, err := s.promiseLocked(st, free)
+		var more []string
+		if promise {
+			more, err = s.promiseLocked(st, free)
+		}
 		if err != nil && fresh {
 			s.forgetLocked(st)
 		}

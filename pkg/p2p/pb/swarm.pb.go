@@ -435,6 +435,7 @@ type Join struct {
 	NoRuns        bool                   `protobuf:"varint,7,opt,name=no_runs,json=noRuns,proto3" json:"no_runs,omitempty"`    // no Runs, please: the sender has the final list, or asks others
 	CanWait       bool                   `protobuf:"varint,8,opt,name=can_wait,json=canWait,proto3" json:"can_wait,omitempty"` // the Runs may be left to others: State.elsewhere
 	Known         uint32                 `protobuf:"varint,9,opt,name=known,proto3" json:"known,omitempty"`                    // piece hashes that the sender knows
+	Part          bool                   `protobuf:"varint,10,opt,name=part,proto3" json:"part,omitempty"`                     // only pieces that are asked for by number are wanted, not the whole blob
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -530,6 +531,13 @@ func (x *Join) GetKnown() uint32 {
 		return x.Known
 	}
 	return 0
+}
+
+func (x *Join) GetPart() bool {
+	if x != nil {
+		return x.Part
+	}
+	return false
 }
 
 type State struct {
@@ -1432,7 +1440,7 @@ const file_swarm_proto_rawDesc = "" +
 	"\x04Ping\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\"\x1c\n" +
 	"\x04Pong\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\x04R\x05token\"\xe3\x01\n" +
+	"\x05token\x18\x01 \x01(\x04R\x05token\"\xf7\x01\n" +
 	"\x04Join\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
@@ -1443,7 +1451,9 @@ const file_swarm_proto_rawDesc = "" +
 	"want_peers\x18\x06 \x01(\rR\twantPeers\x12\x17\n" +
 	"\ano_runs\x18\a \x01(\bR\x06noRuns\x12\x19\n" +
 	"\bcan_wait\x18\b \x01(\bR\acanWait\x12\x14\n" +
-	"\x05known\x18\t \x01(\rR\x05known\"\xad\x01\n" +
+	"\x05known\x18\t \x01(\rR\x05known\x12\x12\n" +
+	"\x04part\x18\n" +
+	" \x01(\bR\x04part\"\xad\x01\n" +
 	"\x05State\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
