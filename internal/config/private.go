@@ -5,6 +5,8 @@ import "slices"
 // Private says whom a mirror gives what is not public at its upstream.
 type Private struct {
 	Private string `name:"private" group:"Upstreams" help:"whom content that is not public at its upstream is given to: by-client (who shows a token that the upstream takes), shared (whoever reaches the mirror) or never (clients fetch it from the upstream themselves)"`
+
+	DockerTokens bool `name:"docker-tokens" group:"Upstreams" help:"ask dockerd for a token when it says hello, which is the only time that it listens: private images of the default upstream then come by the mirror, and each of its pulls asks that upstream's token server"`
 }
 
 // Whom private content is given to.

@@ -261,6 +261,27 @@ func TestContract25BasicIsNotPassedOn(t *testing.T) {
 	}
 }
 
+// contract 1, 25: dockerd heeds a challenge to its hello only. It gets one where
+// the operator says so, while the upstream answers; nobody else does.
+func TestContract25DockerTokens(t *testing.T) {
+	b := newPrivateBench(t, nil)
+	plain, h := b.peer(nil), b.peer(func(c *config.Peerd) { c.DockerTokens = true })
+	const docker = "User-Agent: docker/20.10.24 go/go1.19"
+	plain.get("/v2/", 200, docker)
+	h.get("/v2/", 200, "User-Agent: containerd/1.6")
+	h.get("/v2/", 200, docker, "Authorization: Bearer x")
+	for _, path := range []string{"/v2/", "/v2"} {
+		if r := h.get(path, 401, docker); r.Header.Get("WWW-Authenticate") != `Bearer realm="`+b.up.URL()+`/token",service="test"` {
+			t.Errorf("%s: challenge %s", path, r.Header.Get("WWW-Authenticate"))
+		}
+	}
+	h.get(manifestPath("v1"), 200, docker)
+	b.up.SetAuth(&upstreamtest.Auth{Username: "ops", Password: secretPassword})
+	h.get("/v2/", 200, docker) // Basic is never passed on
+	b.up.Close()
+	h.get("/v2/", 200, docker)
+}
+
 // The operator chooses, for a peerd or for an upstream at the seeder.
 func TestContract25Choices(t *testing.T) {
 	for _, tt := range []struct{ way, at string }{

@@ -64,7 +64,11 @@ func serve(ctx context.Context, t *handover.Turn, c config.Peerd, version string
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
 		NotFoundOnly: true, RefuseAfterCut: c.RefuseCut, DecisionTimeout: within(c.HeaderTimeout), Account: d.Account, Referrers: front,
 	})
-	return d.Serve(ctx, daemon.Handlers{Main: onlyBlobsAfter(ctx, takeAuthorization(h)), Rest: vouched(h), Lingers: partOfPull})
+	api := takeAuthorization(h)
+	if c.DockerTokens {
+		api = greetDocker(s, api)
+	}
+	return d.Serve(ctx, daemon.Handlers{Main: onlyBlobsAfter(ctx, api), Rest: vouched(h), Lingers: partOfPull})
 }
 
 // partOfPull tells of requests after which a client asks for blobs. podman, CRI-O

@@ -152,6 +152,22 @@ func (c *Client) Challenge(ctx context.Context, name, repo string, t Target) (st
 	if err != nil {
 		return "", err
 	}
+	return u.asksFor(ctx, rq)
+}
+
+// Greeting is the challenge with which the upstream greets whoever says nothing
+// but GET /v2/; as Challenge otherwise.
+func (c *Client) Greeting(ctx context.Context, name string) (string, error) {
+	c.mu.RLock()
+	e := c.byName[name]
+	c.mu.RUnlock()
+	if e == nil {
+		return "", &Error{Op: "greeting", Upstream: name, Kind: Invalid, Err: errors.New("no such upstream")}
+	}
+	return e.own().asksFor(ctx, &request{op: "greeting", method: http.MethodGet})
+}
+
+func (u *upstream) asksFor(ctx context.Context, rq *request) (string, error) {
 	resp, own, f := u.show(ctx, rq, "") //nolint:bodyclose // gulp closes it
 	if f != nil {
 		return "", u.error(rq, f)

@@ -165,7 +165,7 @@ func (u *upstream) follow(ctx context.Context, rq *request, authorization string
 		query = url.Values{"ns": {u.ns}}
 		maps.Copy(query, rq.query)
 	}
-	target := &url.URL{Scheme: u.scheme, Host: u.host, Path: "/v2/" + rq.repo + "/" + rq.path, RawQuery: query.Encode()}
+	target := &url.URL{Scheme: u.scheme, Host: u.host, Path: "/v2/" + strings.TrimPrefix(rq.repo+"/"+rq.path, "/"), RawQuery: query.Encode()}
 	for hop := 0; ; hop++ {
 		own = target.Scheme == u.scheme && canonicalHost(target) == u.host
 		req := (&http.Request{Method: rq.method, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}).WithContext(ctx)

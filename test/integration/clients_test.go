@@ -30,7 +30,9 @@ type clientWorld struct {
 	registry string // IP:port of the seeder
 	ca       string // file of its authority; "" for plain HTTP
 	env      []string
-	vars     map[string]string // of scripts
+	users    map[string][]string // a user's own environment
+	docker   []string            // further flags of dockerd
+	vars     map[string]string   // of scripts
 }
 
 // clientScripts are what each client does: testdata/clients/NAME.txt.
@@ -49,7 +51,7 @@ var clientScripts = []struct {
 
 // packageOf says how to get a program that is not there.
 var packageOf = map[string]string{"skopeo": "package skopeo", "podman": "package podman", "dockerd": "package docker.io", "docker": "package docker.io",
-	"crane": "make clients", "regctl": "make clients"}
+	"crane": "make clients", "regctl": "make clients", "ctr": "package containerd", "cripull": "make runtimes"}
 
 // TestClients runs real clients against a seeder, over plain HTTP where everybody
 // may do everything, and with TLS, logins and rules.
@@ -198,6 +200,7 @@ func (w *clientWorld) dockerd() {
 	if w.mode == "plain" {
 		args = append(args, "--insecure-registry", w.registry)
 	}
+	args = append(args, w.docker...)
 	p, err := w.host.Start(w.t.Context(), lab.Command{Name: "dockerd", Path: path, Args: args, Env: w.env, PrivateMounts: true})
 	if err != nil {
 		w.t.Fatal(err)
@@ -232,7 +235,7 @@ func (w *clientWorld) run(user string, args []string) (string, error) {
 		return "", err
 	}
 	env := append([]string{"-i", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + home, "XDG_RUNTIME_DIR=" + filepath.Join(home, "run"),
-		"REGCTL_CONFIG=" + filepath.Join(home, "regctl.json")}, w.env...)
+		"REGCTL_CONFIG=" + filepath.Join(home, "regctl.json")}, append(w.env, w.users[user]...)...)
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	out, err := w.host.Run(ctx, "env", append(append(env, path), args[1:]...)...)
