@@ -30,6 +30,7 @@ type fakeNet struct {
 	dials      int
 	provided   map[cid.Cid]bool
 	banned     map[peer.ID]bool
+	refuse     func(context.Context) error // answers asks for pieces; nil: not held
 }
 
 type sentMessage struct {
@@ -59,7 +60,13 @@ func (n *fakeNet) Send(to peer.ID, m p2p.Message) error {
 	return nil
 }
 
-func (n *fakeNet) Ask(context.Context, peer.ID, p2p.Ask) (*p2p.Answer, error) {
+func (n *fakeNet) Ask(ctx context.Context, _ peer.ID, _ p2p.Ask) (*p2p.Answer, error) {
+	n.mu.Lock()
+	refuse := n.refuse
+	n.mu.Unlock()
+	if refuse != nil {
+		return nil, refuse(ctx)
+	}
 	return nil, p2p.ErrNotHeld
 }
 

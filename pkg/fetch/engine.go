@@ -103,6 +103,8 @@ var (
 	ErrCorrupt = errors.New("the bytes do not match the digest")
 	// ErrNotFound: the upstream says that it has no such blob.
 	ErrNotFound = errors.New("not found at the upstream")
+	// ErrStalled: nothing came for Options.Gap; it is an ErrUnavailable, too.
+	ErrStalled = errors.New("no source gives it")
 	// ErrStopped: the engine was closed.
 	ErrStopped = errors.New("shutting down")
 )

@@ -90,7 +90,7 @@ func noise(n int) []byte {
 	return b
 }
 
-// A peer that sends wrong bytes: none of them is kept, it is named, and not
+// contract 17: a peer that sends wrong bytes: none of them is kept, it is named, and not
 // asked again; also where it calls itself a seeder.
 func TestLiar(t *testing.T) {
 	for name, hello := range map[string]bool{"peer": false, "false seeder": true} {
@@ -128,7 +128,7 @@ func TestLiar(t *testing.T) {
 	}
 }
 
-// Where nobody has signed hashes, a holder that lies spoils the blob, not the
+// contract 17: where nobody has signed hashes, a holder that lies spoils the blob, not the
 // client's bytes: the next try is without it.
 func TestUnsignedLiar(t *testing.T) {
 	t.Parallel() // it waits most of the time

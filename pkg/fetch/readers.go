@@ -205,7 +205,7 @@ func (r *reader) explain(err error) error {
 	case errors.Is(err, store.ErrCorrupt):
 		kind = ErrCorrupt
 	case errors.Is(err, store.ErrStalled):
-		kind = ErrUnavailable
+		kind = errors.Join(ErrStalled, ErrUnavailable)
 	default:
 		return err
 	}

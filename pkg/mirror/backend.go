@@ -33,6 +33,7 @@ type backend struct {
 	catalog    *registry.Catalog
 	gate       *gate
 	deadlines  config.Deadlines
+	refusals   *registry.Refusals
 	log        *zap.Logger
 	noPrefetch bool
 	back       *heldBack                               // nil with --lazy whole
@@ -70,7 +71,7 @@ func newBackend(d *daemon.Daemon, c config.Peerd, s *seeders) *backend {
 		Log: log, Registerer: d.Metrics, Namespace: "peerd",
 	}
 	b := &backend{
-		engine: d.Engine, catalog: d.Catalog, gate: newGate(d, c, s), deadlines: c.Deadlines, log: log, noPrefetch: c.NoPrefetch,
+		engine: d.Engine, catalog: d.Catalog, gate: newGate(d, c, s), deadlines: c.Deadlines, log: log, refusals: registry.NewRefusals(c.RefuseCut), noPrefetch: c.NoPrefetch,
 		meta: metadata.New(o), pulled: d.Pulled,
 	}
 	if c.Lazy.Lazy != config.LazyWhole {
@@ -192,11 +193,11 @@ func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
 // Blob implements registry.Backend.
 func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
 	b.name(&r)
-	budget := within(b.deadlines.HeaderTimeout)
-	if stays(r.UserAgent) {
-		budget = max(budget, stayTimeout)
+	limit := b.deadlines.HeaderTimeout
+	if r.Bound() { // nowhere else does it go
+		limit = b.deadlines.GapTimeout
 	}
-	dctx, cancel := context.WithTimeout(ctx, budget)
+	dctx, cancel := context.WithTimeout(ctx, within(limit))
 	defer cancel()
 	if err := b.gate.admit(dctx, r.Name, upstream.Target{Blob: r.Digest}); err != nil {
 		return registry.Blob{}, answer(err, registry.BlobUnknown(r.Digest, err))

@@ -1,8 +1,11 @@
 package mirror
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,6 +52,73 @@ func TestOperationsPageIsComplete(t *testing.T) {
 	for _, m := range warnings {
 		if !strings.Contains(string(page), "| `"+m[1]+"` |") {
 			t.Errorf("warning %s is not on the page", m[1])
+		}
+	}
+}
+
+var (
+	ruleRE  = regexp.MustCompile(`(?m)^(\d+)\. `)
+	quoteRE = regexp.MustCompile(`(?:contract |func TestContract)(\d+(?:(?:, | to | and )\d+)*)`)
+	spanRE  = regexp.MustCompile(`(\d+)(?: to (\d+))?`)
+)
+
+// Each rule of the contract has a test that names it, and what tests name are
+// rules.
+func TestEveryRuleHasATest(t *testing.T) {
+	page, err := os.ReadFile("../../docs/mirror-contract.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[int][]string{} // by rule
+	for i, m := range ruleRE.FindAllStringSubmatch(string(page), -1) {
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n != i+1 {
+			t.Fatalf("rule %s comes where rule %d should", m[1], i+1)
+		}
+		files[n] = nil
+	}
+	if len(files) < 30 {
+		t.Fatalf("only %d rules on the page", len(files))
+	}
+	err = filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (e.Name() == "testdata" || e.Name() == "bin" || len(e.Name()) > 2 && e.Name()[0] == '.'):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, "_test.go") || filepath.Base(path) == "docs_test.go":
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, quote := range quoteRE.FindAllStringSubmatch(string(text), -1) {
+			for _, span := range spanRE.FindAllStringSubmatch(quote[1], -1) {
+				first, err := strconv.Atoi(span[1])
+				last := first
+				if err == nil && span[2] != "" {
+					last, err = strconv.Atoi(span[2])
+				}
+				if err != nil {
+					return err
+				}
+				for n := first; n <= last; n++ {
+					if _, ok := files[n]; !ok {
+						t.Errorf("%s names contract %d, which the page does not have", path, n)
+					}
+					files[n] = append(files[n], path)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, in := range files {
+		if len(in) == 0 {
+			t.Errorf("no test names contract %d", n)
 		}
 	}
 }

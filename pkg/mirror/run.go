@@ -62,7 +62,8 @@ func serve(ctx context.Context, t *handover.Turn, c config.Peerd, version string
 	front := canaries.Wrap(clients.wrap(b))
 	h := registry.NewHandler(front, registry.HandlerOptions{
 		Resolver: d.Resolver, Log: d.Log.Named("registry"), Registerer: d.Metrics, Namespace: "peerd",
-		NotFoundOnly: true, RefuseAfterCut: c.RefuseCut, DecisionTimeout: within(c.HeaderTimeout), Account: d.Account, Referrers: front,
+		NotFoundOnly: true, Refusals: b.refusals, UpstreamHeaders: upstreamHeaders, Cause: cause,
+		DecisionTimeout: within(c.HeaderTimeout), Account: d.Account, Referrers: front,
 	})
 	api := takeAuthorization(h)
 	if c.DockerTokens {

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -34,6 +35,7 @@ func (s *silent) start(t *testing.T) string {
 	}
 	pass := httputil.NewSingleHostReverseProxy(target)
 	pass.Transport = &http.Transport{DisableKeepAlives: true}
+	pass.ErrorLog = log.New(io.Discard, "", 0) // clients that left
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		hangs := s.hangs

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,25 +15,10 @@ import (
 // and fail where a blob of it is 404 there: they never ask the next host for it
 // (contract 10). So they get a manifest only once its blobs have shown to come,
 // and they are not told 404 for a blob that is merely late: they wait for headers
-// as long as it takes.
-const (
-	stayTimeout = 10 * time.Second
-	// stayAtOnce is how many blobs are tried at a time.
-	stayAtOnce = 16
-)
+// as long as it takes. registry.Request.Bound knows them.
 
-// staying are the beginnings of their User-Agents.
-var staying = []string{"containers/", "skopeo/", "libpod/", "podman/", "buildah/", "cri-o/"}
-
-// stays reports a client that never leaves the mirror that gave it the manifest.
-func stays(userAgent string) bool {
-	for _, s := range staying {
-		if len(userAgent) >= len(s) && strings.EqualFold(userAgent[:len(s)], s) {
-			return true
-		}
-	}
-	return false
-}
+// assureAtOnce is how many blobs are tried at a time.
+const assureAtOnce = 16
 
 // errBlobs: a manifest is there, and not what it names.
 var errBlobs = errors.New("the manifest can be had, but not its blobs, and this client would not ask anybody else for them")
@@ -45,10 +28,10 @@ var errBlobs = errors.New("the manifest can be had, but not its blobs, and this 
 // when the time is over, unless nothing has come at all. Of an index it is the
 // image of this host's platform that counts.
 func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.Manifest) error {
-	if r.Head || !stays(r.UserAgent) {
+	if r.Head || !r.Bound() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, stayTimeout)
+	ctx, cancel := context.WithTimeout(ctx, within(b.deadlines.GapTimeout))
 	defer cancel()
 	children, kind, err := registry.Children(m.MediaType, m.Content)
 	if err != nil {
@@ -60,7 +43,12 @@ func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.M
 	wants := b.wants(r.Name, m)
 	came := make([]bool, len(wants))
 	var g errgroup.Group
-	g.SetLimit(stayAtOnce)
+	g.SetLimit(assureAtOnce)
+	for _, w := range wants {
+		if b.refusals.Has(w.Digest) {
+			return fmt.Errorf("%w: the body of %s had to be cut a moment ago", errBlobs, w.Digest)
+		}
+	}
 	for i, w := range wants {
 		g.Go(func() error {
 			content, _, err := b.engine.Open(ctx, ctx, w)
@@ -86,7 +74,7 @@ func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.M
 	if len(wants) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: none of %d within %s", errBlobs, len(wants), stayTimeout)
+	return fmt.Errorf("%w: none of %d within %s", errBlobs, len(wants), b.deadlines.GapTimeout)
 }
 
 // assuredOf is assured of the image in an index that is for this host.

@@ -14,17 +14,6 @@ const (
 	containerdAgent = "containerd/2.4.2"
 )
 
-func TestStays(t *testing.T) {
-	for agent, want := range map[string]bool{
-		skopeoAgent: true, "containers/5.23.1 (github.com/containers/image)": true, "libpod/4.3.1": true, "Buildah/1.28.2": true, "cri-o/1.30.0 go/go1.22": true,
-		containerdAgent: false, "docker/20.10.24 go/go1.19": false, "regclient/regctl": false, "": false,
-	} {
-		if stays(agent) != want {
-			t.Errorf("stays(%q) is %v", agent, !want)
-		}
-	}
-}
-
 // Clients that never change the host after the manifest get none whose blobs
 // cannot be had (contract 10). The others do: they ask the next host for what is
 // missing.

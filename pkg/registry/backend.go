@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,6 +20,18 @@ type Request struct {
 	First     int64         // offset of the first byte wanted of a blob, where the range says so; a hint
 	Accept    []string      // values of the Accept header, as sent
 	UserAgent string
+}
+
+// Bound tells whether the client never leaves a mirror that has given it a
+// manifest: whatever it is refused afterwards fails its pull (contract 10). These
+// are the programs made of containers/image.
+func (r *Request) Bound() bool {
+	agent, _, _ := strings.Cut(strings.ToLower(r.UserAgent), "/")
+	switch agent {
+	case "containers", "skopeo", "libpod", "podman", "cri-o", "buildah":
+		return true
+	}
+	return false
 }
 
 // Manifest is a manifest of any type, byte for byte as its upstream has it.

@@ -40,7 +40,8 @@ func (h *handler) manifest(w *response, r *http.Request, req Request) error {
 }
 
 func (h *handler) blob(w *response, r *http.Request, req Request) error {
-	if h.NotFoundOnly && h.refused.has(req.Digest) {
+	if h.NotFoundOnly && h.Refusals.Has(req.Digest) && !req.Bound() {
+		h.metrics.refused.Inc()
 		return BlobUnknown(req.Digest, errors.New("its body had to be cut a moment ago"))
 	}
 	b, err := h.backend.Blob(r.Context(), req)
@@ -68,7 +69,7 @@ func (h *handler) blob(w *response, r *http.Request, req Request) error {
 	hd.Set("Cache-Control", immutable)
 	err = h.serve(w, r, b.Digest, b.Size, content)
 	if err == nil && w.sourceErr != nil && w.headerSent() && r.Context().Err() == nil {
-		h.refused.add(req.Digest, h.RefuseAfterCut)
+		h.Refusals.add(req.Digest)
 	}
 	if err == nil {
 		h.pulled(w, r, req, Notice{Kind: "blob", Digest: b.Digest, Size: b.Size})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,9 +16,6 @@ import (
 const (
 	// defaultStall is how long a client may take to read one chunk.
 	defaultStall = 5 * time.Minute
-	// defaultRefuse is how long a blob is answered 404 after its body had to
-	// be cut. Contract 14 asks for at least 60 s.
-	defaultRefuse = 90 * time.Second
 	// bodyTimeout bounds how long a request's own body is waited for. No
 	// request answered here has a use for one.
 	bodyTimeout = 10 * time.Second
@@ -40,10 +38,17 @@ type HandlerOptions struct {
 	// NotFoundOnly is for the localhost mirror: a backend that cannot help is
 	// answered 404 whatever the reason, so that clients move on to their next
 	// host at once (contract 11), but for a challenge (contract 25), and a blob whose body had to be cut is 404
-	// for RefuseAfterCut (contract 14).
+	// for a while (contract 14).
 	NotFoundOnly bool
-	// RefuseAfterCut defaults to 90 s.
-	RefuseAfterCut time.Duration
+	// Refusals are the blobs whose body had to be cut; nil: none are known but to
+	// the handler, which refuses each for 90 s.
+	Refusals *Refusals
+	// UpstreamHeaders name the upstream of requests that do not name it
+	// themselves, by ns or in the path: a host, or a URL of it (contract 20).
+	UpstreamHeaders []string
+	// Cause is a word for why a body had to be cut, of a few; a metric counts
+	// them. nil: none are counted.
+	Cause func(error) string
 
 	// DecisionTimeout is the longest time from the request until headers are
 	// sent once the backend has returned content. Until then, or until the
@@ -67,7 +72,6 @@ type handler struct {
 	HandlerOptions
 	backend Backend
 	metrics *metrics
-	refused *refusals
 }
 
 // NewHandler serves the OCI distribution API from b, at /v2/. Everything else
@@ -83,10 +87,10 @@ func NewHandler(b Backend, o HandlerOptions) http.Handler {
 	if o.Stall == 0 {
 		o.Stall = defaultStall
 	}
-	if o.RefuseAfterCut == 0 {
-		o.RefuseAfterCut = defaultRefuse
+	if o.Refusals == nil {
+		o.Refusals = NewRefusals(defaultRefuse)
 	}
-	return &handler{HandlerOptions: o, backend: b, metrics: newMetrics(o.Registerer, o.Namespace), refused: newRefusals(time.Now)}
+	return &handler{HandlerOptions: o, backend: b, metrics: newMetrics(o.Registerer, o.Namespace)}
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +132,7 @@ func (h *handler) route(w *response, r *http.Request, rt Route) error {
 		return h.catalog(w, r)
 	}
 	ns := r.URL.Query().Get("ns")
-	name, named, err := h.Resolver.resolve(rt.Repository, ns)
+	name, named, err := h.Resolver.resolve(rt.Repository, h.upstreamOf(r, rt.Repository, ns))
 	if err != nil {
 		return err
 	}
@@ -153,6 +157,23 @@ func (h *handler) route(w *response, r *http.Request, rt Route) error {
 	default:
 		return &Error{Status: http.StatusNotFound, Code: CodeUnsupported, Message: "no such endpoint"}
 	}
+}
+
+// upstreamOf is ns, or else what a header says, where the path says nothing.
+func (h *handler) upstreamOf(r *http.Request, path, ns string) string {
+	if _, _, named := cutHost(path); ns != "" || named {
+		return ns
+	}
+	for _, name := range h.UpstreamHeaders {
+		if v := r.Header.Get(name); v != "" {
+			if _, rest, ok := strings.Cut(v, "://"); ok {
+				v = rest
+			}
+			host, _, _ := strings.Cut(v, "/")
+			return host
+		}
+	}
+	return ""
 }
 
 // parseReference validates the last path component by what it has to be.
@@ -225,6 +246,9 @@ func (h *handler) account(w *response, r *http.Request, rt Route, err error) {
 	switch {
 	case w.sourceErr != nil:
 		h.metrics.cut.WithLabelValues(string(rt.Endpoint), "source").Inc()
+		if h.Cause != nil {
+			h.metrics.causes.WithLabelValues(h.Cause(w.sourceErr)).Inc()
+		}
 		log.Warn("body cut short: content could not be had", zap.Int64("sent", w.bytes), zap.Error(w.sourceErr))
 	case w.clientErr != nil && errors.Is(w.clientErr, os.ErrDeadlineExceeded):
 		h.metrics.cut.WithLabelValues(string(rt.Endpoint), "stall").Inc()

@@ -20,6 +20,8 @@ type metrics struct {
 	duration  *prometheus.HistogramVec
 	inFlight  *prometheus.GaugeVec
 	cut       *prometheus.CounterVec
+	causes    *prometheus.CounterVec
+	refused   prometheus.Counter
 
 	cacheRequests *prometheus.CounterVec
 	cacheBytes    *prometheus.CounterVec
@@ -44,6 +46,11 @@ func newMetrics(reg prometheus.Registerer, namespace string) *metrics {
 		cut: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "bodies_cut_total",
 			Help: "Bodies that ended early: the client left (normal for chunked pulls), the client stopped reading (stall), or the content could not be had (source)."},
 			[]string{"kind", "by"}),
+		causes: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "bodies_cut_causes_total",
+			Help: "Bodies that a mirror had to cut because the content could not be had, by cause: stalled, unavailable, not_found, corrupt, stopped, other."},
+			[]string{"cause"}),
+		refused: f.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "refused_total",
+			Help: "Requests for a blob that a mirror answered 404 because its body had to be cut a moment ago, so that the client resumes at its next host."}),
 		cacheRequests: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "cache", Name: "requests_total",
 			Help: "GETs of manifests and blobs of upstreams that were answered, by X-Cache: HIT, MISS or STALE."}, []string{"upstream", "kind", "result"}),
 		cacheBytes: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "cache", Name: "bytes_total",
