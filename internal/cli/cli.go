@@ -138,7 +138,10 @@ Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration,
 func newServe(daemon, short string, prepare func() (*config.Loader, func(context.Context) error)) *cobra.Command {
 	loader, run := prepare()
 	cmd := &cobra.Command{Use: "serve", Short: short, Args: cobra.NoArgs,
-		Long: short + " until SIGINT or SIGTERM. Every flag is also a key of the --config file\nand an environment variable; `" + daemon + " config print` shows what is in effect."}
+		Long: short + ` until SIGINT or SIGTERM. SIGHUP starts the program anew, as it is on the disk,
+and hands over to it: no request fails (docs/operations.md, Upgrade). Every flag is
+also a key of the --config file and an environment variable; "` + daemon + ` config print"
+shows what is in effect.`}
 	loader.Bind(cmd.Flags())
 	cmd.RunE = runs(func(cmd *cobra.Command) error {
 		if err := loader.Load(os.LookupEnv); err != nil {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -20,7 +21,7 @@ const isolatedAfter = time.Minute
 func (d *Daemon) Status() status.Status {
 	c := d.p.Config
 	st := status.Status{
-		Daemon: d.p.Name, Version: d.p.Version, PeerID: d.id.String(),
+		Daemon: d.p.Name, Version: d.p.Version, PID: os.Getpid(), PeerID: d.id.String(),
 		PiecesAddrs: d.Node.PiecesAddrs(), Listen: c.Listen, Zone: c.Zone,
 		StartedAt: d.began, UptimeSeconds: int64(time.Since(d.began).Seconds()),
 		Peers: []status.Peer{}, Blobs: []status.Blob{}, Upstreams: []status.Upstream{}, Liars: []status.Liar{},

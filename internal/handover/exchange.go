@@ -91,8 +91,8 @@ func (q *exchange) attempt(s *stage) error {
 
 // wait passes the time until the rest of a body is asked for once more; false
 // where it has been asked for long enough.
-func (q *exchange) wait(ctx context.Context) bool {
-	if time.Since(q.since) > resumeWithin {
+func (q *exchange) wait(ctx context.Context, within time.Duration) bool {
+	if time.Since(q.since) > within {
 		return false
 	}
 	t := time.NewTimer(resumeEvery)

@@ -22,7 +22,7 @@ const (
 	// resumeWithin is how long the rest of a body is asked for: a stage that has
 	// just begun may have to find its peers first. Contract 13 allows 10 s.
 	resumeWithin = 8 * time.Second
-	resumeEvery  = 250 * time.Millisecond
+	resumeEvery  = 100 * time.Millisecond
 )
 
 var (
@@ -39,6 +39,7 @@ type front struct {
 	relays *connQueue
 	tls    atomic.Pointer[tls.Config] // of the current turn
 	failed chan error                 // from the server, where it ends by itself
+	resume time.Duration              // resumeWithin
 	ended  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -74,7 +75,7 @@ func newStage(whole, continued http.Handler) *stage {
 func (s *stage) over() bool { return errors.Is(context.Cause(s.ctx), errStageOver) }
 
 func newFront(log *zap.Logger) *front {
-	f := &front{log: log, relays: newConnQueue(), failed: make(chan error, 2), changed: make(chan struct{})}
+	f := &front{log: log, relays: newConnQueue(), failed: make(chan error, 2), resume: resumeWithin, changed: make(chan struct{})}
 	f.server = &http.Server{
 		Handler:           f,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -222,7 +223,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case err == nil:
 			return
-		case errors.Is(err, errRefused) && q.wait(r.Context()), errors.Is(err, errStageOver):
+		case errors.Is(err, errRefused) && q.wait(r.Context(), f.resume), errors.Is(err, errStageOver):
 			// The next stage, or the same once more.
 		case r.Context().Err() != nil: // the client left
 			panic(http.ErrAbortHandler)

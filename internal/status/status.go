@@ -6,6 +6,7 @@ import "time"
 type Status struct {
 	Daemon        string    `json:"daemon"` // "seeder" or "peerd"
 	Version       string    `json:"version"`
+	PID           int       `json:"pid"`
 	PeerID        string    `json:"peerId"`
 	Addrs         []string  `json:"addrs"`       // p2p multiaddrs
 	PiecesAddrs   []string  `json:"piecesAddrs"` // host:port of the data plane

@@ -128,11 +128,16 @@ func (r *Row) run(ctx context.Context, c Condition, cell *Cell) error {
 	if err := w.begin(c); err != nil {
 		return err
 	}
-	if c.Kill {
+	switch {
+	case c.Kill:
 		if err := r.pullAndKill(ctx, repo, ref, cell); err != nil {
 			return err
 		}
-	} else {
+	case c.Restart != "":
+		if err := r.pullAndRestart(ctx, c, repo, ref, cell); err != nil {
+			return err
+		}
+	default:
 		cell.Worked, cell.Seconds, cell.Reason = pull(ctx, r.mirrored, repo, ref)
 		if err := r.measure(ctx, c, cell); err != nil {
 			return err
@@ -156,7 +161,11 @@ func (r *Row) run(ctx context.Context, c Condition, cell *Cell) error {
 		}
 		cell.Bare = &b
 	}
-	cell.judge(r.kind)
+	if c.Restart != "" {
+		cell.judgeRestart(c.Restart)
+	} else {
+		cell.judge(r.kind)
+	}
 	return nil
 }
 

@@ -74,6 +74,8 @@ type Condition struct {
 	Straight *Trouble // the upstream as the client sees it
 	// Kill ends the node's peerd with SIGKILL when a third of the layers has gone to the client.
 	Kill bool
+	// Restart, if any, is what happens at the same moment.
+	Restart Restart
 }
 
 // Works says whether some source has the bytes, and so the pull has to work.
@@ -111,6 +113,7 @@ func Conditions() []Condition {
 		all = append(all, c)
 	}
 	add(peerdKilled, Condition{Kill: true, Peer: &Trouble{How: Slow, Rate: slowly}, Seeder: &Trouble{How: Slow, Rate: slowly}})
+	all = append(all, restarts()...)
 	// A peer. The seeder is slow, so that the peer is needed.
 	for _, t := range []Trouble{
 		{How: Gone}, {How: Silent}, {How: Frozen}, {How: Drop}, {How: Fin, At: 1}, {How: Fin, At: midPiece}, {How: Fin, At: pieceEnd},

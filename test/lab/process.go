@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +45,8 @@ type Process struct {
 	exec *exec.Cmd
 	done chan struct{} // closed when the current run has been reaped
 	past time.Duration // processor time of the runs before
+
+	heir atomic.Int64 // the process that took over from exec, or awaited; 0 = none
 }
 
 // ErrExited: the program ended before it was ready.
@@ -99,8 +102,11 @@ func (p *Process) launch() error {
 		p.past += p.ended().CPU
 	}
 	p.exec, p.done = cmd, done
+	p.heir.Store(0)
 	p.mu.Unlock()
 	go func() {
+		awaitEnd(cmd.Process.Pid)
+		p.endHeirs()
 		endGroup(cmd.Process.Pid)
 		_ = cmd.Wait() // the state is read from cmd.ProcessState
 		close(done)
@@ -108,16 +114,20 @@ func (p *Process) launch() error {
 	return nil
 }
 
-// endGroup waits for the end of a program and then ends what it started and left
-// behind, such as nginx its workers when it is killed. The program is not reaped
-// yet: until then nobody else's processes can have its number, or its group's.
-func endGroup(pid int) {
+// awaitEnd waits for the end of a program. It is not reaped yet: until then
+// nobody else's processes can have its number, or its group's.
+func awaitEnd(pid int) {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if !errors.Is(err, unix.EINTR) {
-			break
+			return
 		}
 	}
+}
+
+// endGroup ends what a program that has ended started and left behind, such as
+// nginx its workers when it is killed.
+func endGroup(pid int) {
 	_ = unix.Kill(-pid, unix.SIGKILL) // ESRCH: it left nothing
 }
 
@@ -229,6 +239,12 @@ func (p *Process) signal(s syscall.Signal) {
 	defer p.mu.Unlock()
 	if p.exec == nil {
 		return
+	}
+	if pid := p.heir.Load(); pid > 0 && alive(pid) {
+		_ = unix.Kill(int(pid), s) // ESRCH is fine
+		if s != syscall.SIGKILL {
+			return // the old process ends by itself
+		}
 	}
 	_ = p.exec.Process.Signal(s) // os.ErrProcessDone is fine
 }
