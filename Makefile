@@ -60,7 +60,7 @@ nfpm: # what makes Debian packages; where it cannot be built, tests of them are 
 	@test -x $(NFPM) || $(MAKE) -s $(NFPM) || echo "could not build nfpm: tests of Debian packages are skipped"
 
 .PHONY: test
-test: clients runtimes unit integration manifests ## all tests: unit tests with -race, then the small acceptance table
+test: clients runtimes stargz unit integration manifests ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
 unit: versitygw nfpm ## unit tests with the race detector
@@ -86,6 +86,11 @@ manifest-tools: # helm and kustomize, built once; what cannot be is named, and i
 	  echo "building $(BIN)/$$prog"; \
 	  GOFLAGS= GOBIN=$(abspath $(BIN)) CGO_ENABLED=0 $(GO) install -ldflags '-s -w' $$m >/tmp/samara-$$prog.log 2>&1 || { tail -2 /tmp/samara-$$prog.log; echo "could not install $$prog: its tests are skipped"; }; \
 	done
+
+.PHONY: stargz
+stargz: # stargz-snapshotter's remote blobs as bin/stargz, from a module of its own; where it cannot be built its tests skip
+	@cd test/stargz && $(GO) build -o $(abspath $(BIN))/stargz . >/tmp/samara-stargz.log 2>&1 \
+	  || { tail -2 /tmp/samara-stargz.log; echo "could not build test/stargz: its tests are skipped"; }
 
 .PHONY: values-page
 values-page: # docs/kubernetes-values.md, from the chart's schema and values
