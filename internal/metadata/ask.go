@@ -71,7 +71,7 @@ type inquiry[T any] struct {
 
 // ask puts a question to the sources, the best first. The next one is asked
 // when the one before has failed, or is silent and gives no other sign of life;
-// the peers as soon as anybody is silent. The first success counts. What is still under way when ask gives up goes on
+// the peers as soon as anybody has failed or is silent. The first success counts. What is still under way when ask gives up goes on
 // for a while, so that a late answer finds its way into the store.
 func ask[T any](c *Cache, q question, f func(context.Context, *Source) (T, error)) (T, error) {
 	list, budget, err := c.whom(q)
@@ -185,7 +185,7 @@ func (i *inquiry[T]) start(s *Source) *asked {
 	return a
 }
 
-// hedge asks the peers as soon as somebody before them is silent: that costs no
+// hedge asks the peers as soon as somebody before them has failed or is silent: that costs no
 // upstream anything, and after the others there would be no time left for them.
 func (i *inquiry[T]) hedge() {
 	peers := peersOf(i.list)
@@ -231,6 +231,9 @@ func (i *inquiry[T]) failed(a *asked, err error) bool {
 			return false
 		}
 		return i.next()
+	}
+	if i.q.digest {
+		i.hedge()
 	}
 	waiting := slices.ContainsFunc(i.all, func(a *asked) bool { return !a.over })
 	if waiting && (i.lastCall || a != i.now) {

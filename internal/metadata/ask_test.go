@@ -154,6 +154,8 @@ func TestPeers(t *testing.T) {
 			}},
 		{name: "the others hang", content: index, mediaType: "application/vnd.oci.image.index.v1+json",
 			set: func(r *rig) { r.seeder.hang, r.direct.hang, r.alive = true, true, false }, within: 3 * time.Second},
+		{name: "one fails, the next hangs", content: index, mediaType: "application/vnd.oci.image.index.v1+json",
+			set: func(r *rig) { r.seeder.err, r.direct.hang = failure(upstream.Unavailable), true }},
 		{name: "deleted upstream", content: typed, mediaType: "application/vnd.docker.distribution.manifest.v2+json", set: func(*rig) {}},
 		{name: "no manifest", content: `{"schemaVersion":2}`, set: func(*rig) {}},
 		{name: "no JSON", content: "hello", set: func(*rig) {}},

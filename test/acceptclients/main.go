@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ func main() {
 	kinds := flag.String("clients", "", "regular expression; only clients whose name matches")
 	conditions := flag.String("conditions", "", "regular expression; only conditions whose name matches")
 	jsonPath := flag.String("json", "", "write the cells to this file")
+	keep := flag.String("keep", filepath.Join(os.TempDir(), "samara-failed"), "directory for the daemons' logs of cells that are not as they should be")
 	worlds := flag.Int("worlds", 3, "clients at a time: most of a cell is waiting")
 	flag.Parse()
 	if *list {
@@ -49,7 +51,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	bad, err := run(ctx, *kinds, *conditions, *jsonPath, *worlds)
+	bad, err := run(ctx, *kinds, *conditions, *jsonPath, *keep, *worlds)
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "acceptclients:", err)
@@ -62,7 +64,7 @@ func main() {
 // layers are of the image that is pulled, in bytes.
 var layers = []int{4 << 20, 3 << 20, 3 << 20, 40 << 10}
 
-func run(ctx context.Context, kindsPattern, conditionsPattern, jsonPath string, worlds int) (bad bool, err error) {
+func run(ctx context.Context, kindsPattern, conditionsPattern, jsonPath, keep string, worlds int) (bad bool, err error) {
 	kinds, err := chosen(clients.Kinds(), kindsPattern, func(k clients.Kind) string { return k.Name })
 	if err != nil {
 		return false, fmt.Errorf("--clients: %w", err)
@@ -87,7 +89,7 @@ func run(ctx context.Context, kindsPattern, conditionsPattern, jsonPath string, 
 	for range max(1, worlds) {
 		wg.Go(func() {
 			for i := range next {
-				rows[i], errs[i] = row(ctx, bin, kinds[i], conditions)
+				rows[i], errs[i] = row(ctx, bin, kinds[i], conditions, keep)
 			}
 		})
 	}
@@ -122,7 +124,7 @@ func run(ctx context.Context, kindsPattern, conditionsPattern, jsonPath string, 
 }
 
 // row runs one client through all conditions, in a world of its own.
-func row(ctx context.Context, bin lab.Binaries, k clients.Kind, conditions []clients.Condition) (cells []clients.Cell, err error) {
+func row(ctx context.Context, bin lab.Binaries, k clients.Kind, conditions []clients.Condition, keep string) (cells []clients.Cell, err error) {
 	w, err := clients.NewWorld(ctx, bin, layers)
 	if err != nil {
 		return nil, err
@@ -144,10 +146,30 @@ func row(ctx context.Context, bin lab.Binaries, k clients.Kind, conditions []cli
 		start := time.Now()
 		cell := r.Run(ctx, c)
 		cells = append(cells, cell)
+		if err := keepLogs(keep, cell); err != nil {
+			return cells, err
+		}
 		fmt.Printf("%-24s %-28s %-6s %5.1f s (%.1f s in all) mirror %d straight %d peers %d seeder %d upstream %d struck %d %s\n", cell.Client, cell.Condition, cell.Verdict,
 			cell.Seconds, time.Since(start).Seconds(), cell.Mirror, cell.Straight, cell.Peers, cell.Seeder, cell.Upstream, cell.Struck, cell.Reason)
 	}
 	return cells, nil
+}
+
+// keepLogs writes a cell's logs, if it has any.
+func keepLogs(dir string, c clients.Cell) error {
+	if dir == "" || len(c.Logs) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range c.Logs {
+		file := strings.ReplaceAll(fmt.Sprintf("%s-%s-%s.log", c.Client, c.Condition, name), "/", "-")
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func chosen[T any](all []T, pattern string, name func(T) string) ([]T, error) {

@@ -47,15 +47,20 @@ func (d *door) set(t *Trouble) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	close(d.state.ended)
+	was := d.state.trouble
 	d.state = doorState{epoch: d.state.epoch + 1, trouble: t, ended: make(chan struct{})}
 	if t != nil && t.How == Slow {
 		d.state.limit = rate.NewLimiter(rate.Limit(t.Rate), 16<<10)
 	}
 	d.struck.Store(0)
-	if t == nil { // what met trouble is not of use any more
+	if t != nil && t.How == Blip || t == nil && was != nil { // what met trouble is of no use any more
 		for c := range d.conns {
+			_ = c.SetLinger(0)
 			c.Close()
 		}
+	}
+	if t != nil && t.How == Blip {
+		d.struck.Add(1)
 	}
 }
 

@@ -46,6 +46,9 @@ type Cell struct {
 
 	// Bare is the same client without a mirror; only where no source is whole.
 	Bare *Bare `json:"bare,omitempty"`
+
+	// Logs are what the daemons printed, by host, of cells that are not as they should be.
+	Logs map[string]string `json:"-"`
 }
 
 // Bare is what became of a pull without a mirror.
@@ -103,8 +106,12 @@ func (r *Row) Run(ctx context.Context, c Condition) Cell {
 		mirrors.Straight = c.Upstream
 		cell.Works = mirrors.Works()
 	}
+	_, mark := r.w.logs(nil)
 	if err := r.run(ctx, c, &cell); err != nil {
 		cell.Verdict, cell.Reason = Error, err.Error()
+	}
+	if cell.Bad() {
+		cell.Logs, _ = r.w.logs(mark)
 	}
 	return cell
 }

@@ -15,6 +15,7 @@ const (
 	Silent How = "silent" // its cable is pulled: nothing answers, nothing is refused
 	Frozen How = "frozen" // stopped: connections open, and nobody reads them
 	Drop   How = "drop"   // closes each connection at once, without an answer
+	Blip   How = "blip"   // resets all connections that are there, and is well
 	Fin    How = "fin"    // closes after At bytes
 	Reset  How = "rst"    // resets after At bytes
 	Stall  How = "stall"  // sends At bytes and then nothing, for ever
@@ -60,7 +61,7 @@ func (t *Trouble) String() string {
 
 // broken reports a source that cannot be counted on for the bytes. One that is
 // slow, and a liar beside an honest peer, take none away.
-func (t *Trouble) broken() bool { return t != nil && t.How != Slow && t.How != Liar }
+func (t *Trouble) broken() bool { return t != nil && t.How != Slow && t.How != Liar && t.How != Blip }
 
 // Condition is who has the image and what is wrong.
 type Condition struct {
@@ -120,7 +121,7 @@ func Conditions() []Condition {
 		{How: Reset, At: 1}, {How: Reset, At: midPiece}, {How: Stall, At: 0}, {How: Stall, At: midPiece}, {How: Flip, At: midPiece}, {How: Slow, Rate: 64 << 10},
 		{How: Liar, Mode: "wrong"}, {How: Liar, Mode: "refuse"}, {How: Liar, Mode: "busy"}, {How: Liar, Mode: "fail"}, {How: Liar, Mode: "short"}, {How: Liar, Mode: "stall"},
 	} {
-		add("peer-"+t.String(), Condition{Peer: &t, Seeder: &Trouble{How: Slow, Rate: slowly}})
+		add("peer-"+t.String(), Condition{Peer: &t, Seeder: &Trouble{How: Slow, Rate: 3 * slowly}})
 	}
 	for _, t := range append(statuses(false),
 		Trouble{How: Gone}, Trouble{How: Silent}, Trouble{How: Frozen}, Trouble{How: Drop}, Trouble{How: Fin, At: 1}, Trouble{How: Fin, At: midPiece},
@@ -152,7 +153,10 @@ func Conditions() []Condition {
 		add("swarm-alone-"+t.String(), Condition{Upstream: &t, Straight: &t})
 		add("peer-alone-"+t.String(), Condition{ByDigest: true, Seeder: &Trouble{How: Gone}, Upstream: &t, Straight: &t})
 	}
-	for _, t := range []Trouble{{How: Gone}, {How: Silent}, {How: Stall, At: midPiece}, {How: Fin, At: midPiece}, {How: Reset, At: midPiece}} {
+	for _, t := range []Trouble{{How: Status, Code: 429}, {How: Status, Code: 503}} {
+		add("blip-"+t.String(), Condition{Peer: &Trouble{How: Blip}, Seeder: &Trouble{How: Blip}, Upstream: &t, Straight: &t})
+	}
+	for _, t := range []Trouble{{How: Blip}, {How: Gone}, {How: Silent}, {How: Stall, At: midPiece}, {How: Fin, At: midPiece}, {How: Reset, At: midPiece}} {
 		add("peer-and-seeder-"+t.String(), Condition{Peer: &t, Seeder: &t})
 	}
 	return all
@@ -168,4 +172,4 @@ func statuses(blobs bool) []Trouble {
 
 // patience is how long a pull may take in a condition: what a client does
 // without a mirror may take as long, and is then called endless.
-const patience = 150 * time.Second
+const patience = 120 * time.Second

@@ -420,3 +420,18 @@ func (w *World) image(c Condition) (repo, ref string, layers int64) {
 	}
 	return repo, tag, layers
 }
+
+// logs are what the daemons have printed since a mark that a former call gave.
+func (w *World) logs(since map[string]int) (text map[string]string, mark map[string]int) {
+	text, mark = map[string]string{}, map[string]int{}
+	ps := []*lab.Process{w.seederP.Process, w.peerP.Process}
+	if w.peerd != nil {
+		ps = append(ps, w.peerd.Process)
+	}
+	for _, p := range ps {
+		all := p.Log()
+		mark[p.Title()] = len(all)
+		text[p.Title()] = all[min(len(all), since[p.Title()]):]
+	}
+	return text, mark
+}
