@@ -2,12 +2,15 @@ package doctor
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -85,7 +88,7 @@ func (d *doctor) holder() string {
 	if err != nil {
 		return "somebody listens"
 	}
-	if who := listener(u.Port()); who != "" {
+	if who := listener(u.Hostname(), u.Port()); who != "" {
 		return who + " listens"
 	}
 	return "somebody listens"
@@ -93,17 +96,17 @@ func (d *doctor) holder() string {
 
 func (d *doctor) listens() bool {
 	u, err := url.Parse(d.Mirror)
-	return err == nil && (len(listeners(u.Port())) > 0)
+	return err == nil && len(listeners(u.Hostname(), u.Port())) > 0
 }
 
 // takenPort names who has a port that peerd would need; "" for nobody.
 func (d *doctor) takenPort() string {
 	for _, p := range d.Ports {
-		_, port, err := net.SplitHostPort(p.Addr)
-		if err != nil || port == "0" || len(listeners(port)) == 0 {
+		host, port, err := net.SplitHostPort(p.Addr)
+		if err != nil || port == "0" || len(listeners(host, port)) == 0 {
 			continue
 		}
-		who := listener(port)
+		who := listener(host, port)
 		switch {
 		case strings.HasPrefix(who, "peerd "): // one with another configuration, which says so itself
 			continue
@@ -115,8 +118,9 @@ func (d *doctor) takenPort() string {
 	return ""
 }
 
-// listeners are the inodes of sockets that listen on a port, as far as /proc tells.
-func listeners(port string) map[string]bool {
+// listeners are the inodes of sockets that listen where a listener at host and port
+// would be in their way, as far as /proc tells.
+func listeners(host, port string) map[string]bool {
 	found := map[string]bool{}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
@@ -130,7 +134,12 @@ func listeners(port string) map[string]bool {
 		for line := range strings.Lines(string(content)) {
 			// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode
 			const listen = "0A"
-			if f := strings.Fields(line); len(f) > 9 && f[3] == listen && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+			f := strings.Fields(line)
+			if len(f) < 10 || f[3] != listen {
+				continue
+			}
+			addr, hexPort, _ := strings.Cut(f[1], ":")
+			if hexPort == fmt.Sprintf("%04X", n) && inTheWay(host, addr) {
 				found[f[9]] = true
 			}
 		}
@@ -138,10 +147,28 @@ func listeners(port string) map[string]bool {
 	return found
 }
 
-// listener is the program that listens on a port, and its pid; "" where that cannot
+// inTheWay tells whether a socket at an address, as /proc/net/tcp has it (words of
+// the machine's byte order), is at host, too.
+func inTheWay(host, addr string) bool {
+	raw, err := hex.DecodeString(addr)
+	if err != nil || len(raw)%4 != 0 {
+		return false
+	}
+	for i := 0; i < len(raw); i += 4 {
+		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
+	}
+	at, ok := netip.AddrFromSlice(raw)
+	want, err := netip.ParseAddr(host)
+	if err != nil || !ok {
+		return true // a name, or nothing: anywhere
+	}
+	return at.IsUnspecified() || want.IsUnspecified() || at.Unmap() == want.Unmap()
+}
+
+// listener is the program that listens there, and its pid; "" where that cannot
 // be seen.
-func listener(port string) string {
-	inodes := listeners(port)
+func listener(host, port string) string {
+	inodes := listeners(host, port)
 	if len(inodes) == 0 {
 		return ""
 	}

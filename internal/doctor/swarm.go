@@ -333,6 +333,10 @@ func (d *doctor) checkContent() Check {
 			break
 		}
 	}
+	if n := d.st.Clients.Mismatches; n > 0 && len(found) == 0 {
+		found = append(found, fmt.Sprintf("%d requests were refused since the bytes on offer have another digest", n))
+		remedies = append(remedies, "peerd's log names blob and source; look at the upstream, and at proxies on the way to it")
+	}
 	if len(found) == 0 {
 		c.Result, c.Text = OK, "all bytes had their digests since peerd started"
 		return c

@@ -121,6 +121,9 @@ type Clients struct {
 	// first. Not all that there ever were.
 	Repositories []Asked `json:"repositories,omitempty"`
 	Agents       []Asked `json:"agents,omitempty"`
+	// Mismatches are requests of peerd's clients that were refused since the
+	// bytes on offer do not match their digest.
+	Mismatches int64 `json:"mismatches,omitempty"`
 }
 
 // Asked is a repository that was asked for, or a program that asked.

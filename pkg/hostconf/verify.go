@@ -398,7 +398,7 @@ func startOfProcess(program string) time.Time {
 			continue
 		}
 		if s, err := st.StartTime(); err == nil {
-			if t := time.Unix(int64(s), 0); first.IsZero() || t.Before(first) {
+			if t := time.UnixMilli(int64(s * 1000)); first.IsZero() || t.Before(first) {
 				first = t
 			}
 		}
@@ -406,12 +406,17 @@ func startOfProcess(program string) time.Time {
 	return first
 }
 
-// newer tells whether a file was written after t, if t is any time at all.
+// startError is by how much a start may have been later than it seems: it counts
+// from when the machine booted, which the kernel tells in seconds that are cut off.
+const startError = 2 * time.Second
+
+// newer tells whether a file was written after a program started at t, if that is
+// any time at all.
 func (h *Host) newer(path string, t time.Time) bool {
 	target, err := h.root.resolve(path)
 	if err != nil || t.IsZero() {
 		return false
 	}
 	st, err := os.Stat(h.root.at(target))
-	return err == nil && st.ModTime().After(t.Add(time.Second))
+	return err == nil && st.ModTime().After(t.Add(startError))
 }

@@ -2,14 +2,18 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/samara-p2p/samara/internal/canary"
 	"github.com/samara-p2p/samara/internal/status"
+	"github.com/samara-p2p/samara/pkg/fetch"
 	"github.com/samara-p2p/samara/pkg/registry"
+	"github.com/samara-p2p/samara/pkg/upstream"
 )
 
 const (
@@ -22,6 +26,8 @@ const (
 // program: what a runtime has pulled and was not asked for here has passed the
 // mirror by.
 type asked struct {
+	mismatches atomic.Int64
+
 	mu           sync.Mutex
 	repositories map[registry.Name]time.Time
 	agents       map[string]time.Time // by name, as "containerd"
@@ -42,7 +48,24 @@ type noting struct {
 // Manifest implements registry.Backend. Every pull begins with one.
 func (n *noting) Manifest(ctx context.Context, r registry.Request) (*registry.Manifest, error) {
 	n.asked.note(r.Name, r.UserAgent, time.Now())
-	return n.Backend.Manifest(ctx, r)
+	m, err := n.Backend.Manifest(ctx, r)
+	n.asked.judge(err)
+	return m, err
+}
+
+// Blob implements registry.Backend.
+func (n *noting) Blob(ctx context.Context, r registry.Request) (registry.Blob, error) {
+	b, err := n.Backend.Blob(ctx, r)
+	n.asked.judge(err)
+	return b, err
+}
+
+// judge counts what could not be given since the bytes on offer were others.
+func (a *asked) judge(err error) {
+	var ue *upstream.Error
+	if errors.Is(err, fetch.ErrCorrupt) || errors.As(err, &ue) && ue.Kind == upstream.Corrupt {
+		a.mismatches.Add(1)
+	}
 }
 
 func (a *asked) note(n registry.Name, agent string, now time.Time) {
@@ -74,6 +97,7 @@ func forgetOldest[K comparable](m map[K]time.Time, limit int) {
 
 // status adds what is remembered to the status page.
 func (a *asked) status(st *status.Status) {
+	st.Clients.Mismatches = a.mismatches.Load()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for n, t := range a.repositories {

@@ -151,8 +151,8 @@ func (d *dataPlane) planeOf(p peer.ID) (plane, bool) {
 }
 
 // addrsOf are the libp2p addresses of a peer, as host:port: those at the IP
-// address that it comes from, else all that it has told but loopback, which
-// would be this host.
+// address that it comes from, else all that it has told; but loopback only for one
+// that is on this host.
 func (n *Node) addrsOf(p peer.ID) []string {
 	var came []net.IP
 	for _, c := range n.host.Network().ConnsToPeer(p) {
@@ -173,7 +173,7 @@ func (n *Node) addrsOf(p peer.ID) []string {
 		switch {
 		case err == nil && slices.ContainsFunc(came, ip.Equal):
 			near = append(near, addr)
-		case err != nil || !ip.IsLoopback():
+		case err != nil || !ip.IsLoopback() || slices.ContainsFunc(came, net.IP.IsLoopback):
 			far = append(far, addr)
 		}
 	}
