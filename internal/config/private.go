@@ -28,3 +28,18 @@ func (p *Private) problems() []Problem {
 	}
 	return nil
 }
+
+// privateWarnings are of a seeder that gives away what its mirrors keep.
+func (c *Seeder) privateWarnings() []Problem {
+	host, _, err := splitHostPort(c.Listen)
+	if c.Ruled() || err == nil && loopback(host) {
+		return nil
+	}
+	for _, u := range c.Upstreams {
+		if u.CredentialsFile != "" || u.CredentialHelper != "" {
+			return []Problem{{Where: "--allow", What: "there are no rules: whoever reaches " + c.Listen + " pulls what the credentials for " + u.Name + " open",
+				Fix: "give rules, like --allow 'anyone pull docker.io/library/**'; peerds with the swarm key may pull everything by themselves"}}
+		}
+	}
+	return nil
+}

@@ -17,7 +17,7 @@ func (c *Seeder) problems() []Problem {
 // Warnings are settings that may be meant but often are not.
 func (c *Seeder) Warnings() []Problem {
 	return slices.Concat(c.commonWarnings(), c.Security.warnings(), c.Security.ruleWarnings(c.registries()), c.localWarnings(c.Ruled()), c.operateWarnings(),
-		c.spaceWarnings(c.LocalRepositories), c.objectStoreWarnings(c.Quota))
+		c.spaceWarnings(c.LocalRepositories), c.objectStoreWarnings(c.Quota), c.privateWarnings())
 }
 
 // registries are the names that the names of repositories begin with.

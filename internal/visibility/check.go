@@ -45,7 +45,12 @@ func (c *check) run(ctx context.Context) error {
 		}
 		select {
 		case r := <-answer:
-			if kind := upstream.KindOf(r.Err); conclusive(kind) || kind == upstream.Offline {
+			kind := upstream.KindOf(r.Err)
+			if asked, _ := r.Val.(upstream.Target); kind == upstream.NotFound && asked != c.t {
+				answer = c.p.ask(ctx, c.n.String()+" "+c.t.Manifest+c.t.Blob.String(), c.n, c.t) // somebody else's is not there
+				continue
+			}
+			if conclusive(kind) || kind == upstream.Offline {
 				return r.Err
 			}
 			answer, c.err = nil, r.Err
@@ -79,9 +84,9 @@ func (c *check) run(ctx context.Context) error {
 
 // ask asks those that can tell, and says how long they are waited for.
 func (c *check) ask(ctx context.Context) (<-chan singleflight.Result, time.Duration) {
-	key := c.n.String()
-	if !c.own {
-		key += "@" + c.d.String()
+	key := c.n.String() // one question for all that is its own
+	if !c.own || c.t == (upstream.Target{}) {
+		key += " " + c.d.String()
 	}
 	since, silent := c.p.silentSince(c.n, c.p.o.Now())
 	switch {

@@ -186,7 +186,7 @@ func (p *Public) ask(ctx context.Context, key string, n registry.Name, t upstrea
 		defer cancel()
 		err := p.o.Ask(ctx, n, t)
 		p.note(n, t, err)
-		return nil, err
+		return t, err
 	})
 }
 
@@ -208,6 +208,13 @@ func (p *Public) note(n registry.Name, t upstream.Target, err error) {
 	if conclusive(kind) {
 		p.setSilent(n, time.Time{})
 	}
+	switch {
+	case t == (upstream.Target{}) && (kind == upstream.None || kind == upstream.Denied):
+		return // who may see the tags is a matter of its own: some registries show them to all, some to nobody
+	case kind == upstream.Denied && d != "" && p.publicNow(n, now):
+		p.setAbsent(content{n, d}, now) // some refuse what they do not have
+		return
+	}
 	switch kind {
 	case upstream.None:
 		p.set(n, verdict{Public: true, Checked: now})
@@ -228,6 +235,12 @@ func (p *Public) note(n registry.Name, t upstream.Target, err error) {
 		p.count(n, "unknown")
 		p.log.Info("cannot tell whether a repository is public", zap.Stringer("repository", n), zap.Error(err))
 	}
+}
+
+// publicNow tells whether an upstream said lately that a repository is public.
+func (p *Public) publicNow(n registry.Name, now time.Time) bool {
+	v, _ := p.verdict(n, now)
+	return v.Public && v.fresh(now)
 }
 
 // verdict is what is known of a repository; what the client of the upstream saw

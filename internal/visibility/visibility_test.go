@@ -88,7 +88,7 @@ func want(t *testing.T, err error, kind upstream.Kind) {
 	}
 }
 
-// Contract 27: one question per repository and while a verdict holds; a public
+// contract 27: one question per repository and while a verdict holds; a public
 // one stands in for a while when nobody can tell, a private one never becomes
 // public by that.
 func TestContract27Verdicts(t *testing.T) {
@@ -135,7 +135,7 @@ func TestContract27Verdicts(t *testing.T) {
 	})
 }
 
-// A herd asks once, and whoever leaves does not end the question of the others.
+// contract 27: a herd asks once, and whoever leaves does not end the question of the others.
 func TestContract27SingleFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := world{wait: time.Second}
@@ -162,7 +162,7 @@ func TestContract27SingleFlight(t *testing.T) {
 	})
 }
 
-// Contract 24: a digest counts for the repository that has it; where a private
+// contract 24: a digest counts for the repository that has it; where a private
 // one has it, too, being named in a manifest is not enough.
 func TestContract24Digests(t *testing.T) {
 	var w world
@@ -191,6 +191,49 @@ func TestContract24Digests(t *testing.T) {
 	if !p.Foreign(other, blobB, private) || p.Foreign(secret, blobB, private) || p.Foreign(other, digest.FromString("new"), private) {
 		t.Error("what is foreign is not known as such")
 	}
+}
+
+// contract 27: what a list of tags, or of one digest, is refused or given says
+// nothing of the repository; one that is not there is no answer for another.
+func TestWhatSaysNothing(t *testing.T) {
+	var w world
+	p := w.public("")
+	defer p.Close()
+	ctx := t.Context()
+	w.set("lab/app", upstream.Denied)
+	w.set("lab/secret", upstream.None)
+	want(t, p.Check(ctx, app, upstream.Target{}), upstream.Denied)
+	want(t, p.Check(ctx, secret, upstream.Target{}), upstream.None)
+	w.set("lab/app", upstream.None)
+	w.set("lab/secret", upstream.Denied)
+	want(t, p.Check(ctx, app, tag), upstream.None)
+	want(t, p.Check(ctx, secret, tag), upstream.Denied)
+
+	w.set("lab/app@"+blobB.String(), upstream.Denied) // instead of 404
+	want(t, p.Check(ctx, app, upstream.Target{Blob: blobB}), upstream.Denied)
+	want(t, p.Check(ctx, app, upstream.Target{Blob: blobB}), upstream.NotFound)
+	want(t, p.Check(ctx, app, tag), upstream.None)
+}
+
+// contract 27: who waits for somebody else's question is not told that his own is
+// not there.
+func TestSharedQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		missing := upstream.Target{Manifest: "missing"}
+		p := NewPublic(Options{Stale: func(string) time.Duration { return 0 }, Ask: func(_ context.Context, _ registry.Name, target upstream.Target) error {
+			time.Sleep(100 * time.Millisecond)
+			if target == missing {
+				return &upstream.Error{Kind: upstream.NotFound, Err: errors.New("no such tag")}
+			}
+			return nil
+		}})
+		defer p.Close()
+		var wg sync.WaitGroup
+		wg.Go(func() { want(t, p.Check(t.Context(), app, missing), upstream.NotFound) })
+		synctest.Wait()
+		want(t, p.Check(t.Context(), app, tag), upstream.None)
+		wg.Wait()
+	})
 }
 
 // Where no upstream may ever be asked, what was not seen to be private is for
@@ -255,7 +298,7 @@ func TestSeen(t *testing.T) {
 	}
 }
 
-// Contract 25 and 26: a token is shown once, remembered as a hash and no longer
+// contract 25 and 26: a token is shown once, remembered as a hash and no longer
 // than it lives, and counts for its repository.
 func TestContract26Tokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -330,7 +373,7 @@ func jwt(begin string, end time.Time) string {
 	return "Bearer " + begin + "." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"exp":%d}`, end.Unix())) + ".x"
 }
 
-// Contract 25: the upstream is asked once for its challenge.
+// contract 25: the upstream is asked once for its challenge.
 func TestContract25Challenges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := new(world).public("")

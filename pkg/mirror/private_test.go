@@ -126,7 +126,7 @@ func foreign(img upstreamtest.Image) []string {
 	}
 }
 
-// What the seeder's credentials have brought is for those who have shown some
+// contract 24: what the seeder's credentials have brought is for those who have shown some
 // of their own.
 func TestContract24PrivateImages(t *testing.T) {
 	b := newPrivateBench(t, nil)
@@ -189,7 +189,7 @@ func TestContract24PrivateImages(t *testing.T) {
 	pull(h, ops)
 }
 
-// A blob that both a private and a public repository have is public by the
+// contract 24: a blob that both a private and a public repository have is public by the
 // latter's name.
 func TestContract24BlobOfBoth(t *testing.T) {
 	b := newPrivateBench(t, nil)
@@ -209,7 +209,7 @@ func TestContract24BlobOfBoth(t *testing.T) {
 	h.get(fromApp+b.closed.Layers[0].String(), 404)
 }
 
-// What does not convince is 404, so that the client goes to the upstream; and
+// contract 26: what does not convince is 404, so that the client goes to the upstream; and
 // only tokens are shown there.
 func TestContract26WhatDoesNotConvince(t *testing.T) {
 	b := newPrivateBench(t, nil)
@@ -248,7 +248,7 @@ func TestContract26WhatDoesNotConvince(t *testing.T) {
 	}
 }
 
-// An upstream that wants a password is not for us to ask for it.
+// contract 25: an upstream that wants a password is not for us to ask for it.
 func TestContract25BasicIsNotPassedOn(t *testing.T) {
 	b := newPrivateBench(t, nil)
 	b.up.SetAuth(&upstreamtest.Auth{Username: "ops", Password: secretPassword, Private: []string{"lab/secret"}})
@@ -282,7 +282,7 @@ func TestContract25DockerTokens(t *testing.T) {
 	h.get("/v2/", 200, docker)
 }
 
-// The operator chooses, for a peerd or for an upstream at the seeder.
+// contract 25: the operator chooses, for a peerd or for an upstream at the seeder.
 func TestContract25Choices(t *testing.T) {
 	for _, tt := range []struct{ way, at string }{
 		{config.PrivateShared, "peerd"}, {config.PrivateShared, "seeder"}, {config.PrivateNever, "peerd"}, {config.PrivateNever, "seeder"},
@@ -307,7 +307,7 @@ func TestContract25Choices(t *testing.T) {
 	}
 }
 
-// Public images cost one question per repository, whoever asks and for however
+// contract 27: public images cost one question per repository, whoever asks and for however
 // much, and are served while nobody can be asked.
 func TestContract27PublicImages(t *testing.T) {
 	b := newPrivateBench(t, nil)
@@ -345,7 +345,7 @@ func TestContract27PublicImages(t *testing.T) {
 	}
 }
 
-// A host with no seeder to ask asks the upstream.
+// contract 27: a host with no seeder to ask asks the upstream.
 func TestContract27WithoutASeeder(t *testing.T) {
 	b := newPrivateBench(t, nil)
 	h := b.peer(nil)
@@ -356,7 +356,7 @@ func TestContract27WithoutASeeder(t *testing.T) {
 	}
 }
 
-// The seeder's own repositories are the seeder's to judge.
+// contract 25: the seeder's own repositories are the seeder's to judge.
 func TestContract25LocalRepositories(t *testing.T) {
 	b := newBench(t)
 	b.pushing()
@@ -384,7 +384,7 @@ func TestContract25LocalRepositories(t *testing.T) {
 	h.get(path, 404, "Authorization: Bearer wrong")
 }
 
-// What a client shows is in no log, metric, status page or file.
+// contract 26: what a client shows is in no log, metric, status page or file.
 func TestContract26NothingLeaks(t *testing.T) {
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
@@ -453,7 +453,7 @@ func clean(t *testing.T, where string, content []byte) {
 	}
 }
 
-// ns names a configured upstream, and nothing that is dialled.
+// contract 21: ns names a configured upstream, and nothing that is dialled.
 func TestContract21HostileNS(t *testing.T) {
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)

@@ -24,7 +24,7 @@ func (b *bench) asks(path string, status int, said string) {
 	}
 }
 
-// Contract 27: peers learn from their seeder what is public at its upstream,
+// contract 27: peers learn from their seeder what is public at its upstream,
 // however much it can read there itself, and through other seeders.
 func TestContract27Visibility(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "credentials")
@@ -68,7 +68,7 @@ func TestContract27Visibility(t *testing.T) {
 	far.asks("/v2/lab/app/manifests/v1", 200, "public") // it was lately
 }
 
-// A seeder that serves only who logs in tells nobody else.
+// contract 27: a seeder that serves only who logs in tells nobody else.
 func TestVisibilityIsGuarded(t *testing.T) {
 	b := newBench(t, func(c *config.Seeder) { c.Allow = []string{"anyone pull up.test/lab/app"} })
 	b.up.AddImage("lab/app", "v1", 1000)
