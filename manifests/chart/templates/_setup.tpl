@@ -15,7 +15,8 @@ metadata:
   annotations:
     helm.sh/hook: pre-delete
     helm.sh/hook-weight: "0"
-    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+    # Uninstall deletes it by its name. Should a node be away, it stays.
+    helm.sh/hook-delete-policy: before-hook-creation
   {{- end }}
 spec:
   selector:
