@@ -14,7 +14,7 @@ GOLANGCI         := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
 # Debian packages that tests and demo use beside Go. Where they cannot be
 # installed the tests that need them skip, and say so.
-PACKAGES := docker-registry containerd iproute2 skopeo curl
+PACKAGES := docker-registry containerd iproute2 skopeo curl prometheus
 # Clients that are tried against a seeder, on top: packages, and Go programs, pinned.
 CLIENT_PACKAGES := podman docker.io
 CRANE_VERSION   := v0.22.1

@@ -66,6 +66,9 @@ func Open(o Options) (*Hub, error) {
 	h.cancel = cancel
 	for _, e := range h.endpoints {
 		e.m = h.m
+		for _, reason := range []string{"full", "disk", "old", "damaged", "refused"} {
+			h.m.dropped.WithLabelValues(e.c.Name, reason) // what comes with its first event has never grown, for an alert
+		}
 		h.wg.Go(func() { e.run(ctx) })
 	}
 	h.wg.Go(func() { h.flush(ctx) })

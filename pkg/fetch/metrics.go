@@ -87,6 +87,17 @@ func newMetrics(e *Engine, r prometheus.Registerer, ns string) *metrics {
 		}
 		return float64(n)
 	})
+	// A counter that comes with its first event has never grown, for an alert.
+	for _, source := range []string{"peer", "seeder", "upstream", "objectstore"} {
+		m.bytes.WithLabelValues(source)
+	}
+	for _, result := range []string{"ok", "unavailable", "not_found", "corrupt", "full", "stopped"} {
+		m.downloads.WithLabelValues(result)
+		m.pulls.WithLabelValues(result)
+	}
+	for _, cause := range []string{"unreachable", "denied", "timeout", "stalled", "cut", "wrong", "unsigned", "disk", "other"} {
+		m.failures.WithLabelValues(cause)
+	}
 	if r != nil {
 		r.MustRegister(members, m.took, m.pulls, m.others, m.copies, m.failures, m.waits)
 		r.MustRegister(m.banned, m.swarms, m.downloads, m.bytes, m.wasted, m.given, m.asks, m.badPieces, m.fallbacks, m.deadlines)

@@ -72,6 +72,9 @@ func newMetrics(reg prometheus.Registerer, ns string) (*metrics, error) {
 	m.records = gauge("provider_records", "Provider records held for the DHT.")
 	m.announced = vec("announcements_total", "Blobs asked to be announced, by what was decided.", "decision")
 	m.lookups = vec("dht_lookups_total", "Look-ups of a blob's providers that ended, by result: found, none, canceled.", "result")
+	for _, result := range []string{"found", "none", "canceled"} {
+		m.lookups.WithLabelValues(result) // what comes with its first event has never grown, for an alert
+	}
 	m.lookupFirst = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Subsystem: "p2p", Name: "dht_first_provider_seconds",
 		Help: "Time from the look-up of a blob to the first provider.", Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2, 5, 10, 30}})
 	m.all = append(m.all, m.lookupFirst)

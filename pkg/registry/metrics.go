@@ -31,7 +31,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, namespace string) *metrics {
 	f := promauto.With(reg)
 	buckets := []float64{.001, .005, .025, .1, .25, .5, 1, 2, 5, 10, 30, 60, 300}
-	return &metrics{
+	m := &metrics{
 		requests: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "http", Name: "requests_total",
 			Help: "Requests to the registry API that ended, by what was asked for, method and status (499: the client left first)."},
 			[]string{"kind", "method", "code"}),
@@ -56,6 +56,12 @@ func newMetrics(reg prometheus.Registerer, namespace string) *metrics {
 		cacheBytes: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "cache", Name: "bytes_total",
 			Help: "Bytes of their bodies handed to clients, by X-Cache."}, []string{"upstream", "kind", "result"}),
 	}
+	for _, kind := range []Endpoint{EndpointManifest, EndpointBlob} {
+		for _, by := range []string{"client", "stall", "source"} {
+			m.cut.WithLabelValues(string(kind), by) // what comes with its first event has never grown, for an alert
+		}
+	}
+	return m
 }
 
 // methodLabel bounds what a client can put into a label.

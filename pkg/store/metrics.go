@@ -30,6 +30,10 @@ func newMetrics(s *Store, namespace string, reg prometheus.Registerer) (*metrics
 		Help: "Blobs removed to make room, by what was short of it."}, []string{"reason"})
 	m.evicted = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "store", Name: "evicted_bytes_total",
 		Help: "Bytes of the blobs removed to make room, by what was short of it."}, []string{"reason"})
+	for _, why := range []string{"disk", "quota", "prefix", "too_large"} {
+		m.evictions.WithLabelValues(why) // what comes with its first event has never grown, for an alert
+		m.evicted.WithLabelValues(why)
+	}
 	m.all = append(m.all, m.evictions, m.evicted)
 	m.commits = counter("commits_total", "Blobs that became complete.")
 	m.corrupt = counter("corrupt_total", "Blobs or unverified pieces whose content did not match, dropped or set aside.")
