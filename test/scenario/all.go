@@ -18,5 +18,6 @@ func All() []Scenario {
 		messages,
 		oneFetch,
 		coldRange,
+		unknownDigest,
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 var lyingPeer = Scenario{
 	Name: "lying-peer", Doc: "a peer with the network's key claims to hold everything and sends wrong bytes for every request",
-	Needs: []Need{lab.Missing, lab.MissingRegistry},
+	Needs: []Need{lab.Missing, lab.MissingRegistry, lab.MissingContainerd},
 	run:   func(ctx context.Context, e *Env) error { return e.lyingPeer(ctx) },
 }
 
@@ -27,8 +27,15 @@ func (e *Env) lyingPeer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pl := c.pull(ctx, tag, c.httpPullers(c.peers, false))
-	e.expect("all pulls finish; every client has checked every digest", "yes", pl.wait(nil))
+	pullers := c.httpPullers(c.peers, false)
+	real, err := lab.StartContainerd(ctx, c.peers[0].Host, upstreamName, c.upURL, c.peers[0].Mirror)
+	if err != nil {
+		return err
+	}
+	e.logs = append(e.logs, real.Process)
+	pullers[c.peers[0].Host.Name] = real // one of the clients that fail on a wrong byte, whoever else has the right one
+	pl := c.pull(ctx, tag, pullers)
+	e.expect("all pulls finish, containerd's too; every client has checked every digest", "yes", pl.wait(nil))
 
 	asks := asksByPeer(p.Log())
 	if len(asks) == 0 {
