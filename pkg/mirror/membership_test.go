@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,9 +21,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls" //nolint:depguard // strangers make their own connections
 	"github.com/multiformats/go-multiaddr"
 	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/pkg/auth"
@@ -275,7 +275,7 @@ func TestContract26NothingIsPassedOn(t *testing.T) {
 	var mu sync.Mutex
 	var said bytes.Buffer
 	through := httputil.NewSingleHostReverseProxy(target)
-	through.ErrorLog = log.New(io.Discard, "", 0) // the seeder goes away
+	through.ErrorLog = zap.NewStdLog(zap.NewNop()) // the seeder goes away
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		dump, err := httputil.DumpRequest(r, true)
 		mu.Lock()
