@@ -320,6 +320,15 @@ func (c *streamConn) LocalAddr() net.Addr { return peerAddr(c.Conn().LocalPeer()
 // RemoteAddr is part of net.Conn.
 func (c *streamConn) RemoteAddr() net.Addr { return peerAddr(c.Conn().RemotePeer()) }
 
+// askedConn is a streamConn of the side that asks. A stream's own Close waits up
+// to 10 s for a silent host to agree on the protocol, and an HTTP client that
+// gives a request up closes before it says so: nobody else was asked meanwhile.
+// Whoever asks needs nothing more when it closes.
+type askedConn struct{ streamConn }
+
+// Close is part of net.Conn.
+func (c *askedConn) Close() error { return c.Reset() }
+
 type peerAddr peer.ID
 
 func (peerAddr) Network() string  { return "libp2p" }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -367,3 +368,51 @@ func TestNotAdmitted(t *testing.T) {
 		t.Errorf("ten minutes later: %v", err)
 	}
 }
+
+// silentStream is one whose far end never agrees on the protocol.
+type silentStream struct {
+	network.Stream
+	reset chan struct{}
+}
+
+func (s silentStream) Close() error {
+	select {
+	case <-s.reset:
+	case <-time.After(5 * time.Second): // as libp2p's, which waits for 10 s
+	}
+	return nil
+}
+func (s silentStream) Reset() error { close(s.reset); return nil }
+
+// A request over a stream that is given up does not wait for the far end.
+func TestSilentStreamIsLeftAtOnce(t *testing.T) {
+	s := silentStream{reset: make(chan struct{})}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		a, b := net.Pipe()
+		t.Cleanup(func() { b.Close() })
+		return overPipe{a, &askedConn{streamConn{s}}}, nil
+	}}}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://peer/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := client.Do(req); err == nil {
+		resp.Body.Close()
+		t.Fatal("somebody answered")
+	}
+	select {
+	case <-s.reset:
+	case <-time.After(2 * time.Second):
+		t.Error("the stream was waited for")
+	}
+}
+
+// overPipe reads and writes a pipe that nobody reads, and closes a stream.
+type overPipe struct {
+	net.Conn
+	stream *askedConn
+}
+
+func (c overPipe) Close() error { return errors.Join(c.stream.Close(), c.Conn.Close()) }

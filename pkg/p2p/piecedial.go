@@ -66,7 +66,7 @@ func (d *dataPlane) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &streamConn{s}, nil
+	return &askedConn{streamConn{s}}, nil
 }
 
 func (d *dataPlane) dialPlane(ctx context.Context, p peer.ID, pl plane) (net.Conn, error) {

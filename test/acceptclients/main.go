@@ -38,11 +38,11 @@ func main() {
 	flag.Parse()
 	if *list {
 		for _, k := range clients.Kinds() {
-			missing := ""
+			says := k.Version(context.Background())
 			if err := k.Missing(); err != nil {
-				missing = err.Error()
+				says = err.Error()
 			}
-			fmt.Printf("%-24s %s\n", k.Name, missing)
+			fmt.Printf("%-24s %s\n", k.Name, says)
 		}
 		for _, c := range clients.Conditions() {
 			fmt.Println(c.Name)
@@ -98,6 +98,7 @@ func run(ctx context.Context, kindsPattern, conditionsPattern, jsonPath, keep st
 			fmt.Printf("skipped: %s: %v\n", k.Name, err)
 			continue
 		}
+		fmt.Printf("%s: %s\n", k.Name, k.Version(ctx))
 		next <- i
 	}
 	close(next)

@@ -24,7 +24,7 @@ type containerd struct {
 }
 
 func containerdKind(name string, c containerd) Kind {
-	k := Kind{Name: name, Runtime: "containerd", Version: []string{c.daemon, "--version"}, Programs: []string{c.daemon, c.ctr}, Resumes: c.chunk == 0}
+	k := Kind{Name: name, Runtime: "containerd", version: []string{c.daemon, "--version"}, Programs: []string{c.daemon, c.ctr}, Resumes: c.chunk == 0}
 	if c.cri {
 		k.Programs = append(k.Programs, "cripull")
 	}

@@ -29,7 +29,7 @@ type Client interface {
 // Kind is a client as people know it.
 type Kind struct {
 	Name     string
-	Version  []string // command that prints it
+	version  []string // command that prints it
 	Runtime  string   // what `peerd setup` calls it; "": it has no such configuration
 	Programs []string
 	// MirrorOnly clients are told the mirror in the image's name, and go nowhere else.
@@ -52,6 +52,20 @@ func (k Kind) Missing() error {
 		}
 	}
 	return nil
+}
+
+// Version is what the client says of its own, in a line.
+func (k Kind) Version(ctx context.Context) string {
+	path, err := look(k.version[0])
+	if err != nil {
+		return err.Error()
+	}
+	out, err := exec.CommandContext(ctx, path, k.version[1:]...).Output()
+	if err != nil {
+		return err.Error()
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
 }
 
 // look finds a program in the PATH, in /usr/sbin, or where make puts those that
