@@ -104,6 +104,10 @@ demo: packages ## a seeder, four peerds and one image, with progress and a table
 accept: packages ## the acceptance table at full size (256 MiB, 8 hosts, 100 Mbit/s); ACCEPTFLAGS='--run herd'
 	@$(GO) run ./test/accept $(ACCEPTFLAGS)
 
+.PHONY: accept-upgrade
+accept-upgrade: clients runtimes ## every real client while peerd or the seeder is upgraded, stopped or killed; needs root
+	@$(GO) run ./test/acceptclients --conditions '^(peerd-(upgraded|stopped|killed)|seeder-upgraded)' $(ACCEPTFLAGS)
+
 .PHONY: accept-clients
 accept-clients: clients runtimes ## every real client against every fault; needs root, ~ 1 h; ACCEPTFLAGS='--clients docker --conditions ^peer'
 	@$(GO) run ./test/acceptclients $(ACCEPTFLAGS)

@@ -240,7 +240,7 @@ func hup(t *testing.T, pid int) {
 	}
 }
 
-// contract 15: a new process takes over, and what is under way goes on as if
+// contract 15 and 29: a new process takes over, and what is under way goes on as if
 // nothing had been: bodies, ranges of them, requests without an answer,
 // uploads, connections that are kept.
 func TestHandOver(t *testing.T) {

@@ -34,6 +34,7 @@ type Process struct {
 	sockets sockets
 	front   *front
 	link    *link // to the process before this one; nil: there is none
+	before  int   // its number
 
 	listening bool
 	relaying  sync.WaitGroup // takes connections from link
@@ -83,7 +84,7 @@ func New(o Options) (*Process, error) {
 	}
 	p := &Process{o: o, log: o.Log.Named("handover"), metrics: newMetrics(o.Name), front: newFront(o.Log)}
 	var err error
-	if p.link, err = inherited(); err == nil && p.link == nil {
+	if p.link, p.before, err = inherited(); err == nil && p.link == nil {
 		err = p.sockets.takeSystemd()
 	} else if err == nil {
 		err = p.takeOffer()
@@ -106,7 +107,7 @@ func (p *Process) takeOffer() error {
 	case errors.Is(err, io.EOF): // it died first
 		p.link.close()
 		p.link = nil
-		return nil
+		return buried(ctx, p.before)
 	case err != nil:
 		return fmt.Errorf("hand-over: the process before this one says nothing: %w", err)
 	case m.Kind != msgOffer || m.Version != version:
@@ -243,6 +244,9 @@ func (t *Turn) Await(ctx context.Context) error {
 		return fmt.Errorf("hand-over: the process before this one: %w", context.Cause(ctx))
 	case err != nil:
 		p.log.Warn("the process before this one is gone: its connections are, too", zap.Error(err))
+		if err := buried(ctx, p.before); err != nil {
+			return err
+		}
 	case m.Kind == msgReleased:
 		p.metrics.frozen = m.Frozen
 	default:

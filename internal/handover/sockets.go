@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -167,23 +169,43 @@ func (s *sockets) close() {
 }
 
 // inherited is the end of a link that the process before this one left us, by
-// the environment; nil where there is none.
-func inherited() (*link, error) {
-	if os.Getenv(linkVariable) == "" {
-		return nil, nil
+// the environment, and the number of that process; nil where there is none.
+func inherited() (*link, int, error) {
+	text := os.Getenv(linkVariable)
+	if text == "" {
+		return nil, 0, nil
 	}
 	if err := os.Unsetenv(linkVariable); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	l, err := openLink(os.NewFile(linkDescriptor, linkVariable))
+	pid, err := strconv.Atoi(text)
+	var l *link
+	if err == nil {
+		l, err = openLink(os.NewFile(linkDescriptor, linkVariable))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%s is set, and descriptor %d is none of a hand-over: %w; unset it", linkVariable, linkDescriptor, err)
+		return nil, 0, fmt.Errorf("%s=%s is set, and descriptor %d is none of a hand-over: %w; unset it", linkVariable, text, linkDescriptor, err)
 	}
-	return l, nil
+	return l, pid, nil
 }
 
 // How a new process finds its end of the link.
 const (
-	linkVariable   = "SAMARA_HANDOVER"
-	linkDescriptor = 3 // the first of exec.Cmd.ExtraFiles
+	linkVariable   = "SAMARA_HANDOVER" // the old process's number
+	linkDescriptor = 3                 // the first of exec.Cmd.ExtraFiles
 )
+
+// buried waits until a parent that is dying is dead. Its end of the link may be
+// closed before its locks are free; who has another parent has one without files.
+func buried(ctx context.Context, parent int) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for os.Getppid() == parent {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fmt.Errorf("hand-over: process %d says nothing, and is still there: %w", parent, context.Cause(ctx))
+		}
+	}
+	return nil
+}

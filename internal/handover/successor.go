@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,7 +70,7 @@ func spawn() (*successor, error) {
 	defer theirs.Close()
 	cmd := exec.Command(program, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), linkVariable+"=1")
+	cmd.Env = append(os.Environ(), linkVariable+"="+strconv.Itoa(os.Getpid()))
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := cmd.Start(); err != nil {
 		l.close()

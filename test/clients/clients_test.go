@@ -37,7 +37,7 @@ func TestMatrix(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs programs")
 	}
-	few := regexp.MustCompile(`^(no-fault-cold|peerd-killed|peer-liar:wrong|seeder-rst@100000|upstream-503)$`)
+	few := regexp.MustCompile(`^(no-fault-cold|peerd-killed|peerd-upgraded|peer-liar:wrong|seeder-rst@100000|upstream-503)$`)
 	for _, k := range Kinds() {
 		switch k.Name {
 		case "containerd-1.6-cri", "containerd-2-cri", "skopeo":
