@@ -134,9 +134,14 @@ func (h *Host) Detect() []Runtime {
 // Bounds of what programs of the host may take and say.
 const programTimeout = 10 * time.Second
 
+// runProgram runs the program of a daemon that runs, which need not be the one that
+// is found by its name; else that one.
 func runProgram(ctx context.Context, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, programTimeout)
 	defer cancel()
+	if p, ok := oldestProcess(name); ok {
+		name = fmt.Sprintf("/proc/%d/exe", p.PID)
+	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.WaitDelay = time.Second
 	return cmd.Output()

@@ -103,7 +103,44 @@ func (h *Host) PlanUndo() (*Plan, error) {
 		return nil, err
 	}
 	p := &planner{h: h, prev: prev}
-	return p.plan()
+	plan, err := p.plan()
+	if err == nil && prev != nil {
+		plan.Notes = append(plan.Notes, undone(prev.Settings, plan.Changes)...)
+	}
+	return plan, err
+}
+
+// undone says which runtimes have yet to learn that files are as they were.
+func undone(s Settings, changes []Change) []Note {
+	var notes []Note
+	for i := range changes {
+		c := &changes[i]
+		n := Note{Code: codeRestart, Path: c.Path}
+		switch {
+		case c.Path == orElse(s.Files[Docker], dockerConfig):
+			n.Runtime, n.Text, n.Remedy = Docker, "dockerd keeps its last mirror until it starts anew", "systemctl restart docker"
+			if mirrors, err := parseDaemonJSON(c.After); err == nil && mirrors != nil { // those replace it
+				n.Code, n.Text, n.Remedy = codeReload, "dockerd reads it at start and at SIGHUP", "systemctl reload docker (no container is touched)"
+			}
+		case c.Path == orElse(s.Files[BuildKit], buildkitConfig):
+			n.Runtime, n.Text, n.Remedy = BuildKit, "buildkitd reads it at start only", "systemctl restart buildkit"
+		case filepath.Ext(c.Path) == ".conf":
+			n.Code, n.Runtime, n.Text, n.Remedy = codeReload, Podman, "podman, skopeo and buildah read it at each pull; CRI-O does not", "where CRI-O runs: systemctl reload crio"
+		case filepath.Base(c.Path) != "hosts.toml": // which is read at each pull
+			n.Runtime, n.Text, n.Remedy = Containerd, "config_path is read at start only", "systemctl restart containerd; containers keep running"
+		default:
+			continue
+		}
+		notes = append(notes, n)
+	}
+	return notes
+}
+
+func orElse(path, usual string) string {
+	if path == "" {
+		return usual
+	}
+	return path
 }
 
 func (h *Host) planner(ctx context.Context, s Settings) (*planner, error) {

@@ -384,10 +384,20 @@ func (h *Host) startOf(program string) time.Time {
 }
 
 func startOfProcess(program string) time.Time {
-	var first time.Time
+	_, start := oldest(program)
+	return start
+}
+
+// oldestProcess is the one that runs for longest of a program's.
+func oldestProcess(program string) (procfs.Proc, bool) {
+	p, start := oldest(program)
+	return p, !start.IsZero()
+}
+
+func oldest(program string) (first procfs.Proc, start time.Time) {
 	procs, err := procfs.AllProcs()
 	if err != nil {
-		return first
+		return first, start
 	}
 	for _, p := range procs {
 		if comm, err := p.Comm(); err != nil || comm != program {
@@ -398,12 +408,12 @@ func startOfProcess(program string) time.Time {
 			continue
 		}
 		if s, err := st.StartTime(); err == nil {
-			if t := time.UnixMilli(int64(s * 1000)); first.IsZero() || t.Before(first) {
-				first = t
+			if t := time.UnixMilli(int64(s * 1000)); start.IsZero() || t.Before(start) {
+				first, start = p, t
 			}
 		}
 	}
-	return first
+	return first, start
 }
 
 // startError is by how much a start may have been later than it seems: it counts

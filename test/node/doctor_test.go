@@ -36,8 +36,11 @@ type ward struct {
 	key              string
 }
 
-func newWard(t *testing.T) *ward {
+// newWard starts them all; program is the containerd, and format that of its
+// configuration.
+func newWard(t *testing.T, program string, format int) *ward {
 	needs(t, "containerd", "package containerd")
+	needs(t, program, "make runtimes")
 	l := lab.ForTest(t, lab.Options{Rate: -1, Loopback: true})
 	w := &ward{t: t}
 	for _, h := range []struct {
@@ -58,7 +61,7 @@ func newWard(t *testing.T) *ward {
 	w.startGate()
 	w.data = w.disk()
 	w.startPeerd()
-	w.runtime = containerd(t, w.host, "containerd", 2)
+	w.runtime = containerd(t, w.host, program, format)
 	w.apply()
 	return w
 }

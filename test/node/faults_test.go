@@ -19,7 +19,7 @@ import (
 // Each fault that the doctor knows is made in a real host, found, named, and its
 // remedy says what is wrong here; without one it finds nothing. contract 23
 func TestDoctor(t *testing.T) {
-	w := newWard(t)
+	w := newWard(t, "containerd", 2)
 	hosts := "/etc/containerd/certs.d/docker.io/hosts.toml"
 	replace := func(t *testing.T, path, text string) { // until the end of the test
 		before, err := os.ReadFile(path)
@@ -133,6 +133,64 @@ func TestDoctor(t *testing.T) {
 		w.finds(t, "proven", 0, nil, "")
 	})
 	w.behind(t)
+}
+
+// containerd from 2.1 on reads nothing of two folders, and says nothing. The
+// doctor believes the canary, not the version.
+func TestDoctorTwoFolders(t *testing.T) {
+	w := newWard(t, "containerd2", 3)
+	w.finds(t, "proven", 0, nil, "")
+	before, err := os.ReadFile(containerdFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, containerdFile, strings.Replace(string(before), `"/etc/containerd/certs.d"`, `"/etc/containerd/certs.d:/etc/docker/certs.d"`, 1))
+	w.runtime.restart()
+	w.finds(t, "bypassed", 10, []string{"config-path-two-folders", "canary-bypassed"}, "setup plan")
+}
+
+// Every runtime of a host has a canary of its own, and a history.
+func TestDoctorEveryRuntime(t *testing.T) {
+	podman := needs(t, "podman", "package podman")
+	w := newWard(t, "containerd", 2)
+	docker := dockerd(t, w.host)
+	write(t, "/etc/containers/registries.conf", "unqualified-search-registries = []\n")
+	write(t, "/etc/containers/containers.conf", "[engine]\nevents_logger = \"file\"\n") // there is no journald here
+	t.Cleanup(func() {
+		for _, name := range []string{"registries.conf", "registries.conf.d", "containers.conf"} {
+			os.RemoveAll(filepath.Join("/etc/containers", name))
+		}
+	})
+	w.apply("--runtime", "docker,podman")
+	docker.restart()
+	w.finds(t, "proven", 0, nil, "")
+	checks, _, _ := w.doctor()
+	pulled := 0
+	for _, c := range checks {
+		if c.Check == "canary" && c.Result == "ok" {
+			pulled++
+		}
+	}
+	if pulled != 3 {
+		t.Errorf("%d canaries came: %+v", pulled, checks)
+	}
+	for name, out := range map[string]string{"docker": output(t, needs(t, "docker", "package docker.io"), "images", "-q"), "podman": output(t, podman, "images", "-q"),
+		"containerd": output(t, needs(t, "ctr", "package containerd"), "-n", "k8s.io", "images", "list", "-q")} {
+		if strings.TrimSpace(out) != "" {
+			t.Errorf("%s has images left: %s", name, out)
+		}
+	}
+	past := filepath.Join(t.TempDir(), "registries.conf")
+	write(t, past, fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = %q\ninsecure = true\n", strings.TrimPrefix(w.up.url, "http://")))
+	output(t, "env", "CONTAINERS_REGISTRIES_CONF="+past, podman, "pull", "--quiet", "docker.io/library/other:v1")
+	w.finds(t, "proven", 0, []string{"bypassed-lately?"}, "canary")
+	if err := os.Remove("/etc/containers/registries.conf.d/50-samara.conf"); err != nil {
+		t.Fatal(err)
+	}
+	w.finds(t, "bypassed", 10, []string{"not-configured", "canary-bypassed", "bypassed-lately"}, "setup apply")
+	write(t, dockerFile, "{}")
+	docker.restart()
+	w.finds(t, "bypassed", 10, []string{"not-configured", "canary-bypassed", "bypassed-lately"}, "setup apply")
 }
 
 // behind has the faults of what is behind peerd that do not go away again.

@@ -147,6 +147,9 @@ func try(_ *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// quiet is what go-containerregistry's registry logs to.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
 // upstream is docker.io, as far as the seeder knows: a registry with an image that
 // is nowhere else.
 type upstream struct {
@@ -158,7 +161,7 @@ type upstream struct {
 func startUpstream(t *testing.T, host *lab.Host) *upstream {
 	t.Helper()
 	wrong := make(chan struct{})
-	reg := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	reg := registry.New(registry.Logger(quiet()))
 	l, err := host.Listen(80)
 	if err != nil {
 		t.Fatal(err)
