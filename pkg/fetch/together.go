@@ -67,6 +67,7 @@ func (e *Engine) fetchTogether(ws []Want) {
 	run := func() {
 		e.runTogether(calls)
 		for _, c := range calls {
+			<-c.done // the last may be with another worker still
 			c.want.pull.done(c.err)
 		}
 	}
