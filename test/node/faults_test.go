@@ -180,9 +180,14 @@ func TestDoctorEveryRuntime(t *testing.T) {
 			t.Errorf("%s has images left: %s", name, out)
 		}
 	}
-	past := filepath.Join(t.TempDir(), "registries.conf")
-	write(t, past, fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = %q\ninsecure = true\n", strings.TrimPrefix(w.up.url, "http://")))
-	output(t, "env", "CONTAINERS_REGISTRIES_CONF="+past, podman, "pull", "--quiet", "docker.io/library/other:v1")
+	ours, err := os.ReadFile("/etc/containers/registries.conf.d/50-samara.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	past := fmt.Sprintf("[[registry]]\nprefix = \"docker.io\"\nlocation = %q\ninsecure = true\n", strings.TrimPrefix(w.up.url, "http://"))
+	write(t, "/etc/containers/registries.conf.d/50-samara.conf", past)
+	output(t, podman, "pull", "--quiet", "docker.io/library/other:v1")
+	write(t, "/etc/containers/registries.conf.d/50-samara.conf", string(ours))
 	w.finds(t, "proven", 0, []string{"bypassed-lately?"}, "canary")
 	if err := os.Remove("/etc/containers/registries.conf.d/50-samara.conf"); err != nil {
 		t.Fatal(err)
