@@ -32,7 +32,7 @@ const (
 	hearTimeout = 5 * time.Second // of asking peers, for all who wait for it
 
 	maxRepositories = 100_000
-	saveEvery       = time.Minute
+	saveEvery       = 5 * time.Second // where something is new: a host that is killed goes on vouching
 )
 
 // Options of Public. Ask is required.

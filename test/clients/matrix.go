@@ -82,6 +82,9 @@ func (w *World) NewRow(ctx context.Context, k Kind) (*Row, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := without.straightOnly(); err != nil {
+		return nil, err
+	}
 	r.mirrored, r.bare = k.New(seat), k.New(without)
 	for _, c := range []Client{r.mirrored, r.bare} {
 		if err := c.Start(ctx); err != nil {

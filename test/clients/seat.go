@@ -128,6 +128,13 @@ func newSeat(h *lab.Host, name, registryIP string) (*Seat, error) {
 	return s, nil
 }
 
+// straightOnly is for a seat that stays without a mirror: containerd uses a server
+// of plain HTTP only where there is a host, too.
+func (s *Seat) straightOnly() error {
+	url := "http://" + registryName
+	return os.WriteFile(filepath.Join(s.root, "etc/containerd/certs.d", registryName, "hosts.toml"), []byte("server = \""+url+"\"\n\n[host.\""+url+"\"]\n"), 0o644)
+}
+
 // setUp has peerd put the mirror into the configuration of a runtime.
 func (s *Seat) setUp(ctx context.Context, peerd, runtime, mirror string) error {
 	s.mirror = mirror
