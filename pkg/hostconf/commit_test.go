@@ -127,6 +127,7 @@ func TestFailedApply(t *testing.T) {
 	}
 }
 
+// What may not be written. test/node has a file system that is read-only, for root.
 func TestReadOnly(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may write everywhere")

@@ -218,3 +218,37 @@ func etc(t *testing.T) map[string]string {
 	}
 	return found
 }
+
+// Where a directory is on a read-only file system, as in images of hosts, apply says
+// so and leaves every file as it was. A file that is only marked read-only is
+// edited, and stays marked.
+func TestSetupReadOnly(t *testing.T) {
+	needs(t, "containerd", "package containerd")
+	needs(t, "dockerd", "package docker.io")
+	write(t, containerdFile, "version = 2\n")
+	if err := os.Chmod(containerdFile, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dockerFile, "{}")
+	t.Cleanup(func() { os.Remove(containerdFile); os.Remove(dockerFile) })
+	before := etc(t)
+	flags := []string{"setup", "apply", "--runtime", "containerd,docker", "--registry", "docker.io", "--mirror", "http://127.0.0.1:5050", "--write-config-path"}
+	dir := filepath.Dir(dockerFile)
+	output(t, "mount", "-o", "remount,ro", dir)
+	out, err := try(t, binaries.Peerd, flags...)
+	output(t, "mount", "-o", "remount,rw", dir)
+	if err == nil || !strings.Contains(out, dockerFile+": read-only file system") || !strings.Contains(out, "every file is as it was before") {
+		t.Errorf("apply says %s, %v", out, err)
+	}
+	if after := etc(t); !maps.Equal(after, before) {
+		t.Errorf("a failed apply left\n%q\nwhere there was\n%q", after, before)
+	}
+	output(t, binaries.Peerd, flags...)
+	if after := etc(t); !strings.HasPrefix(after[containerdFile], "-r--r--r--\n") || after[containerdFile] == before[containerdFile] {
+		t.Errorf("apply left %q", after[containerdFile])
+	}
+	setup(t, "undo")
+	if after := etc(t); !maps.Equal(after, before) {
+		t.Errorf("undo left\n%q\nwhere there was\n%q", after, before)
+	}
+}
