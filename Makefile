@@ -162,6 +162,10 @@ bench-memory: packages ## resident memory of the daemons at its largest; needs r
 bench-proxy: bench-packages ## the seeder as a pull-through cache, what failing upstreams and serving cost; loopback; BENCHFLAGS='--run abort --size 32'
 	@$(GO) run ./test/bench/proxy $(BENCHFLAGS)
 
+.PHONY: bench-lazy
+bench-lazy: packages ## ranges of blobs that nobody has: how long they take, and what they cost; BENCHFLAGS='--rate 1000'
+	@$(GO) run ./test/bench/lazy $(BENCHFLAGS)
+
 .PHONY: bench-push
 bench-push: packages ## a push over a link of 100 Mbit/s, and the same to another repository; needs root; BENCHFLAGS='--runs 1'
 	@$(GO) run ./test/bench/push $(BENCHFLAGS)

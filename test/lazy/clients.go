@@ -152,6 +152,26 @@ func (c *Client) Time(ctx context.Context, b *Blob, ranges ...Range) (t Timed, e
 	return t, err
 }
 
+// Reach is how many seconds it takes until a range has come from a registry that
+// may answer with the whole blob.
+func (c *Client) Reach(ctx context.Context, b *Blob, r Range) (float64, error) {
+	began := time.Now()
+	resp, err := c.do(ctx, http.MethodGet, b, r.String())
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		err = check(resp, b, []Range{r})
+	case http.StatusOK:
+		_, err = io.CopyN(io.Discard, resp.Body, r.Offset+r.Length)
+	default:
+		err = fmt.Errorf("range %s: %s", r, resp.Status)
+	}
+	return time.Since(began).Seconds(), err
+}
+
 // Draw draws n ranges of 64 KiB up to largest, anywhere in the blob, that are
 // not aligned to anything.
 func Draw(b *Blob, n int, largest int64, seed uint64) []Range {
