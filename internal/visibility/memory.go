@@ -44,15 +44,24 @@ func (p *Public) load() {
 	}
 }
 
+// keepSaving saves what is new soon, as a process may be killed and come back
+// when nobody can be asked; what was only confirmed, now and then.
 func (p *Public) keepSaving() {
-	t := time.NewTicker(saveEvery)
+	t := time.NewTicker(saveNew)
 	defer t.Stop()
+	saved := p.o.Now()
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-t.C:
-			p.save()
+			p.mu.Lock()
+			fresh := p.fresh
+			p.mu.Unlock()
+			if now := p.o.Now(); fresh || now.Sub(saved) >= saveEvery {
+				p.save()
+				saved = now
+			}
 		}
 	}
 }
@@ -65,7 +74,7 @@ func (p *Public) save() {
 		saved[n.String()] = v
 	}
 	dirty := p.dirty
-	p.dirty = false
+	p.dirty, p.fresh = false, false
 	p.mu.Unlock()
 	if p.o.File == "" || !dirty {
 		return

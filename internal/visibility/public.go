@@ -32,7 +32,8 @@ const (
 	hearTimeout = 5 * time.Second // of asking peers, for all who wait for it
 
 	maxRepositories = 100_000
-	saveEvery       = 5 * time.Second // where something is new: a host that is killed goes on vouching
+	saveEvery       = time.Minute
+	saveNew         = time.Second
 )
 
 // Options of Public. Ask is required.
@@ -101,7 +102,8 @@ type Public struct {
 
 	mu       sync.Mutex
 	closed   bool
-	dirty    bool
+	dirty    bool // verdicts are not saved
+	fresh    bool // one of them is new
 	verdicts map[registry.Name]verdict
 	absent   map[content]time.Time       // until when it is not asked for again
 	silent   map[registry.Name]time.Time // when nobody could tell
@@ -278,6 +280,7 @@ func (p *Public) setLocked(n registry.Name, v verdict) {
 	}
 	p.verdicts[n] = v
 	p.dirty = true
+	p.fresh = p.fresh || !known || old.Public != v.Public || old.Word != v.Word
 }
 
 // isPublic tells whether a repository was public when last looked.

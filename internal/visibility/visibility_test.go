@@ -285,6 +285,26 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// What is new outlives a process that is killed.
+func TestMemoryOfTheKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w world
+		file := filepath.Join(t.TempDir(), "visibility.json")
+		killed := w.public(file)
+		defer killed.Close()
+		want(t, killed.Check(t.Context(), app, tag), upstream.None)
+		time.Sleep(saveNew + time.Millisecond)
+		synctest.Wait()
+		w.set("lab/app", upstream.Unavailable)
+		p := w.public(file)
+		defer p.Close()
+		want(t, p.Check(t.Context(), app, tag), upstream.None)
+		if w.count() != 1 {
+			t.Error("it is not remembered")
+		}
+	})
+}
+
 // What the client of the upstream saw by the way spares the question.
 func TestSeen(t *testing.T) {
 	var w world
