@@ -24,17 +24,11 @@ type release struct {
 	nfpm    string
 	time    time.Time
 
-	work string // what is no artefact itself
+	work string // directory of what is no artefact itself
 }
 
 // make makes all artefacts. They are named PROGRAM_VERSION_ARCH.KIND.
 func (r *release) make(ctx context.Context) error {
-	work, err := os.MkdirTemp("", "samara-release-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	r.work = work
 	if err := writeManual(r.manual(), r.version, r.time); err != nil {
 		return fmt.Errorf("man pages: %w", err)
 	}

@@ -62,6 +62,10 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("--version is missing: the Makefile takes it from git describe")
 	}
 	r.arches = strings.Split(arches, ",")
+	if r.work, err = os.MkdirTemp("", "samara-release-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(r.work)
 	return r.make(ctx)
 }
 

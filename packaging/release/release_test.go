@@ -29,7 +29,7 @@ var when = time.Unix(1_700_000_000, 0).UTC()
 func TestRelease(t *testing.T) {
 	t.Chdir("../..")
 	nfpm, _ := filepath.Glob("bin/nfpm-*")
-	r := release{out: t.TempDir(), version: "v1.2.3-rc1", daemons: []string{"seeder", "peerd"}, arches: []string{runtime.GOARCH}, time: when}
+	r := release{out: t.TempDir(), version: "v1.2.3-rc1", daemons: []string{"seeder", "peerd"}, arches: []string{runtime.GOARCH}, time: when, work: t.TempDir()}
 	if len(nfpm) == 1 {
 		r.nfpm = nfpm[0]
 	}
@@ -52,9 +52,15 @@ func TestRelease(t *testing.T) {
 			checkDeb(t, r.artefact(name, runtime.GOARCH, "deb"), name)
 		})
 	}
+	t.Run("installed", func(t *testing.T) {
+		if r.nfpm == "" {
+			t.Skip("bin/nfpm-* is missing (make nfpm)")
+		}
+		checkInstalled(t, r)
+	})
 	t.Run("again", func(t *testing.T) {
 		again := r
-		again.out, again.daemons = t.TempDir(), []string{"peerd"}
+		again.out, again.work, again.daemons = t.TempDir(), t.TempDir(), []string{"peerd"}
 		if err := again.make(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -157,6 +157,22 @@ func TestEditedMeanwhile(t *testing.T) {
 	sameTree(t, "apply", tree(t, h), before)
 }
 
+// What undo needs is root's alone; the directory above is for daemons, too.
+func TestStateDirectory(t *testing.T) {
+	h := newHost(t, nil)
+	unlock, err := h.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	for dir, want := range map[string]os.FileMode{"/var/lib/samara": 0o755, "/var/lib/samara/setup": 0o700} {
+		info, err := os.Stat(h.root.at(dir))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, want mode %o (%v)", dir, info.Mode(), want, err)
+		}
+	}
+}
+
 // Two setups at once: the later one has to plan anew.
 func TestTwoSetups(t *testing.T) {
 	h := mixedHost(t)

@@ -287,7 +287,12 @@ func (h *Host) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(h.root.at(dir), 0o700); err != nil {
+	// Only the last one is secret: daemons of other users have their data beside it.
+	err = os.MkdirAll(filepath.Dir(h.root.at(dir)), 0o755)
+	if err == nil {
+		err = os.MkdirAll(h.root.at(dir), 0o700)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", h.stateDir, cause(err))
 	}
 	f, err := os.Open(h.root.at(dir))
