@@ -141,6 +141,7 @@ func checkInstalled(t *testing.T, r release) {
 	m.run("dpkg -i /tmp/seeder.deb")
 	m.run(`systemctl is-active seeder; cat >> /etc/samara/seeder.yaml <<'END'
 local: ["*"]
+local-name: ["images.test"]
 allow: ["anyone pull+push **"]
 END
 systemctl reload seeder`)
@@ -166,11 +167,12 @@ systemctl start peerd; curl -fsS --retry 50 --retry-delay 1 --retry-all-errors h
 		}
 	}
 
-	layer := m.run(`skopeo inspect --tls-verify=false docker://127.0.0.1:5050/local/test/image:v1 | grep -o '"sha256:[0-9a-f]*"' | tail -1 | tr -d '"'`)
+	layer := m.run(`skopeo inspect --tls-verify=false docker://127.0.0.1:5000/test/image:v1 | grep -o '"sha256:[0-9a-f]*"' | tail -1 | tr -d '"'`)
+	m.run("curl -fsS -o /dev/null 'http://127.0.0.1:5050/v2/test/image/manifests/v1?ns=images.test' -H 'Accept: application/vnd.oci.image.index.v1+json'")
 	main := m.run("systemctl show -p MainPID --value peerd seeder")
 	pull := make(chan error, 1)
 	go func() {
-		out, err := m.try("curl -fsS --limit-rate 4M -o /tmp/layer 'http://127.0.0.1:5050/v2/test/image/blobs/" + layer + "?ns=local'")
+		out, err := m.try("curl -fsS --limit-rate 4M -o /tmp/layer 'http://127.0.0.1:5050/v2/test/image/blobs/" + layer + "?ns=images.test'")
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
 		}
