@@ -92,6 +92,22 @@ stargz: # stargz-snapshotter's remote blobs as bin/stargz, from a module of its 
 	@cd test/stargz && $(GO) build -o $(abspath $(BIN))/stargz . >/tmp/samara-stargz.log 2>&1 \
 	  || { tail -2 /tmp/samara-stargz.log; echo "could not build test/stargz: its tests are skipped"; }
 
+K8S_VERSION     := v1.36.3
+CLUSTER_PACKAGES := etcd-server containernetworking-plugins iptables nftables conntrack docker-registry containerd
+
+.PHONY: accept-cluster
+accept-cluster: build manifest-tools runtimes clients ## a real two-node Kubernetes cluster: install, pulls, upgrade, uninstall; needs root; CLUSTERFLAGS='--keep DIR'
+	@$(MAKE) --no-print-directory packages PACKAGES='$(CLUSTER_PACKAGES)'
+	@mkdir -p $(BIN)/k8s; out=$(abspath $(BIN))/k8s; export CGO_ENABLED=0 GOFLAGS=; \
+	for c in kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do \
+	  if [ -x $$out/$$c ] && $(GO) version -m $$out/$$c | grep -q "k8s.io/kubernetes.*$(K8S_VERSION)"; then continue; fi; \
+	  echo "building $$c $(K8S_VERSION)"; (cd test/cluster/kubernetes && $(GO) build -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(K8S_VERSION) -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36' -o $$out/$$c k8s.io/kubernetes/cmd/$$c); \
+	done; \
+	[ -x $$out/coredns ] || (cd test/cluster/dns && $(GO) build -ldflags '-s -w' -o $$out/coredns .); \
+	[ -x $$out/containerd-shim-runc-v2 ] || GOBIN=$$out $(GO) install -ldflags '-s -w' github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@$(CONTAINERD2_VERSION); \
+	$(GO) build -ldflags '-s -w' -o $$out/images ./test/cluster/images
+	@test/cluster/run.sh $(CLUSTERFLAGS)
+
 .PHONY: values-page
 values-page: # docs/kubernetes-values.md, from the chart's schema and values
 	@cd test/manifests && $(GO) run ./valuespage
@@ -211,7 +227,7 @@ generate: ## everything that is generated and committed
 packages: # Debian packages, their services not started; does nothing when they are there, names them when it may not install
 	@missing=(); \
 	for p in $(PACKAGES); do \
-	  case $$p in iproute2) prog=ip;; docker.io) prog=dockerd;; *) prog=$$p;; esac; \
+	  case $$p in iproute2) prog=ip;; docker.io) prog=dockerd;; etcd-server) prog=etcd;; nftables) prog=nft;; containernetworking-plugins) prog=/usr/lib/cni/bridge;; *) prog=$$p;; esac; \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v $$prog >/dev/null 2>&1 || missing+=($$p); \
 	done; \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
