@@ -175,7 +175,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"peerd.zonee=a", "additional properties 'zonee' not allowed"},
 		{"daemonset.enabled=true", "additional properties 'daemonset' not allowed"},
 		{"setup.runtime=docker", "'/setup/runtime': value must be one of 'containerd', 'k3s', 'rke2', 'crio'"},
-		{"setup.undoTimeout=soon", "'/setup/undoTimeout': 'soon' does not match"},
+		{"setup.undoSeconds=2m", "'/setup/undoSeconds': got string, want integer"},
 		{"setup.directory=etc/containerd", "'/setup/directory': 'etc/containerd' does not match"},
 		{"peerd.cache.sizeLimit=10GB", "'/peerd/cache/sizeLimit': '10GB' does not match"},
 		{"peerd.resources.limits.memory=much", "'/peerd/resources/limits/memory': 'much' does not match"},

@@ -1,7 +1,5 @@
 //go:build tools
 
-// Package kubernetes names the programs of a cluster, so that this module, which
-// is Kubernetes' own with its parts from the module proxy, can build them.
 package kubernetes
 
 import (
