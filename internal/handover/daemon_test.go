@@ -50,7 +50,7 @@ func serveTest(dir string) error {
 		}
 	}
 	log := zap.Must(zap.NewDevelopment())
-	p, err := New(Options{Name: "test", Log: log, Grace: 10 * time.Second})
+	p, err := New(Options{Name: "test", Log: log, Grace: time.Minute})
 	if err != nil {
 		return err
 	}

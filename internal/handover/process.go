@@ -35,6 +35,7 @@ type Process struct {
 	front   *front
 	link    *link // to the process before this one; nil: there is none
 	before  int   // its number
+	hup     chan os.Signal
 
 	listening bool
 	relaying  sync.WaitGroup // takes connections from link
@@ -82,7 +83,7 @@ func New(o Options) (*Process, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	p := &Process{o: o, log: o.Log.Named("handover"), metrics: newMetrics(o.Name), front: newFront(o.Log)}
+	p := &Process{o: o, log: o.Log.Named("handover"), metrics: newMetrics(o.Name), front: newFront(o.Log), hup: make(chan os.Signal, 1)}
 	var err error
 	if p.link, p.before, err = inherited(); err == nil && p.link == nil {
 		err = p.sockets.takeSystemd()
@@ -123,19 +124,12 @@ func (p *Process) takeOffer() error {
 // and closes everything again before it returns.
 func (p *Process) Run(ctx context.Context, serve func(context.Context, *Turn) error) error {
 	defer p.close()
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	signal.Notify(p.hup, syscall.SIGHUP)
+	defer signal.Stop(p.hup)
 	for {
 		t := &Turn{p: p, used: make(map[socketTag]bool), frees: make(chan *successor, 1)}
-		wctx, cancel := context.WithCancel(ctx)
-		var watch sync.WaitGroup
-		watch.Go(func() { p.watch(wctx, hup, t.frees) })
 		err := serve(ctx, t)
-		cancel()
-		watch.Wait()
 		if t.next == nil {
-			t.drop()
 			return err
 		}
 		if err != nil { // it ended for a successor, who will do better or not
@@ -152,27 +146,36 @@ func (p *Process) Run(ctx context.Context, serve func(context.Context, *Turn) er
 	}
 }
 
-// drop tells a successor that was found in vain.
-func (t *Turn) drop() {
-	select {
-	case n := <-t.frees:
-		n.abandon("it ends")
-	default:
+// watch starts a new process at each SIGHUP, until one is ready to take over. It
+// runs while the turn serves, and its sockets do not change; a signal that came
+// before has waited. The function that it returns ends it.
+func (t *Turn) watch(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { t.prepareNext(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+		select {
+		case n := <-t.frees: // found in vain
+			n.abandon("it ends")
+		default:
+		}
 	}
 }
 
-// watch starts a new process at each SIGHUP, until one is ready to take over.
-func (p *Process) watch(ctx context.Context, hup <-chan os.Signal, ready chan<- *successor) {
+func (t *Turn) prepareNext(ctx context.Context) {
+	p := t.p
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
+		case <-p.hup:
 		}
 		notifyReloading()
 		n, err := p.prepare(ctx)
 		if err == nil {
-			ready <- n
+			t.frees <- n
 			return
 		}
 		if ctx.Err() != nil {
@@ -280,6 +283,8 @@ func (t *Turn) Serve(ctx context.Context, s Service) error {
 		notifyReady("serving")
 	}
 	s.Started()
+	end := t.watch(ctx)
+	defer end()
 	select {
 	case err := <-p.front.failed:
 		s.Stopping("the registry API has failed")
