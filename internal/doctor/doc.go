@@ -13,9 +13,9 @@
 //
 // Invariants: nothing of the host is changed but that a canary comes and goes;
 // every check has a deadline, and all of them together end within Timeout, whatever
-// hangs; what could not be looked at is said. Its files: run.go (order), mirror.go,
-// runtimes.go and canary.go (the way of a pull), swarm.go (behind the mirror),
-// bypass.go, and one for each way to talk to a runtime: grpc.go and cri.go,
+// hangs; what could not be looked at is said. Its files: run.go (order), mirror.go
+// and canary.go (the way of a pull), bypass.go, seeder.go and swarm.go (behind the
+// mirror), and one for each way to talk to a runtime: grpc.go and cri.go,
 // docker.go, podman.go.
 //
 // Not its job: to mend anything; to print (internal/cli).

@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options) *Report {
 	wg.Go(func() { d.configurationAndCanaries(ctx) })
 	wg.Go(func() { d.examine(ctx) })
 	wg.Wait()
-	d.add(d.swarm(ctx)...)
+	d.add(d.swarm()...)
 	d.report.judge()
 	return &d.report
 }

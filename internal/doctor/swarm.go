@@ -1,8 +1,8 @@
 package doctor
 
 import (
-	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -19,7 +19,7 @@ const (
 )
 
 // swarm is what is behind the mirror.
-func (d *doctor) swarm(context.Context) []Check {
+func (d *doctor) swarm() []Check {
 	out := d.checkSeeders()
 	out = append(out, d.checkPeers(), d.checkDisk(), d.checkContent())
 	if d.st == nil || d.examErr != nil {
@@ -196,7 +196,7 @@ func (d *doctor) checkPorts() []Check {
 	}{{"--p2p-listen", false}, {"--pieces-listen", true}} {
 		c := Check{Check: checkPorts, Subject: kind.flag}
 		open, asked := 0, 0
-		var closed []string
+		var closed *status.Reach // the first
 		for _, r := range d.exam.Reached {
 			found, tried := false, false
 			for _, p := range r.Ports {
@@ -205,8 +205,8 @@ func (d *doctor) checkPorts() []Check {
 				}
 				tried = true
 				found = found || p.Error == ""
-				if p.Error != "" {
-					closed = append(closed, p.Addr+": "+p.Error)
+				if p.Error != "" && closed == nil {
+					closed = &p
 				}
 			}
 			if tried {
@@ -220,13 +220,12 @@ func (d *doctor) checkPorts() []Check {
 		case asked == 0:
 			c.Result, c.Text = Skipped, "no neighbour was there, or able, to connect back"
 		case open == 0:
-			_, port, _ := strings.Cut(strings.SplitN(closed[0], ": ", 2)[0], "]") // of an IPv6 address
-			if port == "" {
-				port = strings.SplitN(closed[0], ": ", 2)[0]
+			_, port, err := net.SplitHostPort(closed.Addr)
+			if err != nil {
+				port = "of " + closed.Addr
 			}
-			port = port[strings.LastIndexByte(port, ':')+1:]
 			c.Result, c.Code = Fault, codePortClosed
-			c.Text = fmt.Sprintf("neighbours cannot connect to it (%d asked): %s", asked, closed[0])
+			c.Text = fmt.Sprintf("neighbours cannot connect to it (%d asked): %s: %s", asked, closed.Addr, closed.Error)
 			c.Remedy = fmt.Sprintf("open TCP port %s of this node to the other nodes and the seeder; where addresses are translated, give --advertise", port)
 		default:
 			c.Result, c.Text = OK, fmt.Sprintf("%d of %d neighbours connect to it", open, asked)
