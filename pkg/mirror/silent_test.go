@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +9,8 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+
+	"go.uber.org/zap"
 )
 
 // silent passes HTTP requests on, until it is set to hang: then it takes them
@@ -35,7 +36,7 @@ func (s *silent) start(t *testing.T) string {
 	}
 	pass := httputil.NewSingleHostReverseProxy(target)
 	pass.Transport = &http.Transport{DisableKeepAlives: true}
-	pass.ErrorLog = log.New(io.Discard, "", 0) // clients that left
+	pass.ErrorLog = zap.NewStdLog(zap.NewNop()) // clients that left
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		hangs := s.hangs

@@ -25,8 +25,8 @@ type Request struct {
 // Bound tells whether the client never leaves a mirror that has given it a
 // manifest: whatever it is refused afterwards fails its pull (contract 10). These
 // are the programs made of containers/image.
-func (r *Request) Bound() bool {
-	agent, _, _ := strings.Cut(strings.ToLower(r.UserAgent), "/")
+func (q *Request) Bound() bool {
+	agent, _, _ := strings.Cut(strings.ToLower(q.UserAgent), "/")
 	switch agent {
 	case "containers", "skopeo", "libpod", "podman", "cri-o", "buildah":
 		return true

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -120,7 +121,7 @@ func checkParts(t *testing.T, w *httptest.ResponseRecorder) {
 	parts := multipart.NewReader(bytes.NewReader(w.Body.Bytes()), params["boundary"])
 	for {
 		p, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
