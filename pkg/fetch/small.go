@@ -100,12 +100,36 @@ func (e *Engine) callSmall(c *smallCall, limit int64, waited time.Duration) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
 	defer cancel()
+	alone := e.alone()
 	a, err := e.fetchSmall(ctx, c.want, limit, waited)
+	if alone && errors.Is(err, ErrUnavailable) && e.awaitCompany(ctx) {
+		a, err = e.fetchSmall(ctx, c.want, limit, 0)
+	}
 	if err != nil {
 		e.end(c, nil, err)
 		return
 	}
 	e.settleSmall(c, a)
+}
+
+// alone tells whether a host has no neighbour just now.
+func (e *Engine) alone() bool {
+	seeders, others := e.company()
+	return !e.o.Seeder && len(seeders)+len(others) == 0
+}
+
+// awaitCompany waits a little for a neighbour: one whose connections were all
+// reset has them back in a moment, and whoever asks is told 404 without them.
+func (e *Engine) awaitCompany(ctx context.Context) bool {
+	for range 15 {
+		if !sleep(ctx, 50*time.Millisecond) {
+			return false
+		}
+		if !e.alone() {
+			return true
+		}
+	}
+	return false
 }
 
 // settleSmall ends a call with verified content, and then writes it to the disk.

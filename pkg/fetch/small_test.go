@@ -195,3 +195,22 @@ func TestKeep(t *testing.T) {
 		t.Errorf("content of %d bytes: %v", len(big), err)
 	}
 }
+
+// A host that has nobody for a moment, as when all connections are reset, asks
+// again when it has.
+func TestSmallWhileAlone(t *testing.T) {
+	w := newWorld(t)
+	s, h := w.seeder(), w.peer()
+	want, content := w.blob(5 * kib)
+	s.check(want, content)
+	asked := w.up.Count("GET", want.Digest.String())
+	w.up.SetFault("blobs", upstreamtest.Fault{Status: 503, HeaderDelay: time.Second})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.check(want, content)
+	}()
+	w.until("the upstream is asked", func() bool { return w.up.Count("GET", want.Digest.String()) > asked })
+	w.connect(h, s)
+	<-done
+}
