@@ -157,7 +157,11 @@ var edges = map[string]map[string]string{
 	"internal/handover": {
 		"internal/obs": "sockets, with errors that say what to do",
 	},
+	"internal/tracing": {
+		"pkg/registry": "names a span by what was asked for",
+	},
 	"internal/daemon": {
+		"internal/tracing":     "sends traces, where that is asked for",
 		"internal/authorities": "by whom a seeder is certified",
 		"internal/handover":    "its process takes over from another, or is taken over from",
 		"internal/backup":      "does not start on what a restore has not finished",

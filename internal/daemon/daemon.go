@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/internal/backup"
@@ -89,6 +90,7 @@ type Daemon struct {
 	phase   atomic.Pointer[string] // why it is not ready; nil when it is
 	scrub   atomic.Pointer[scrub.Scrubber]
 	closers []func()
+	tracer  trace.Tracer // nil: no traces
 
 	requests  atomic.Int64
 	toClients atomic.Int64
@@ -133,6 +135,9 @@ func (d *Daemon) open(ctx context.Context) (err error) {
 	}
 	d.Metrics = obs.NewRegistry(d.p.Name, d.p.Version)
 	d.notReady("starting")
+	if err := d.openTraces(ctx); err != nil {
+		return err
+	}
 	d.p.Turn.Register(d.Metrics)
 	for _, step := range []func(context.Context) error{d.openData, d.openSwarmKey, d.takeOver, d.openContent, d.openNetwork, d.openPorts} {
 		if err := step(ctx); err != nil {

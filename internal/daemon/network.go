@@ -52,7 +52,7 @@ func (d *Daemon) openNetwork(ctx context.Context) (err error) {
 		Agent: "samara-" + d.p.Name + "/" + d.p.Version, Zone: c.Zone, Seeder: d.p.Seeder,
 		TrustedNetwork: c.TrustedNetwork, BootstrapDNS: c.BootstrapDNS, MDNS: c.MDNS,
 		Datastore: filepath.Join(c.Data, "dht"),
-		Handler:   d.Engine, Pieces: d.Engine,
+		Handler:   d.Engine, Pieces: d.Engine, Tracer: d.tracer,
 		Log: d.Log, Registerer: d.Metrics, Namespace: d.p.Name,
 	}
 	for _, s := range c.P2PListen {

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/internal/handover"
+	"github.com/samara-p2p/samara/internal/tracing"
 )
 
 // Account counts a client's request; it is the registry handler's hook.
@@ -46,7 +47,7 @@ func (d *Daemon) Serve(ctx context.Context, h Handlers) error {
 		return err
 	}
 	return d.p.Turn.Serve(ctx, handover.Service{
-		Handler: h.Main, Rest: h.Rest, TLS: d.tls, Lingers: h.Lingers, Stopping: d.notReady,
+		Handler: tracing.Handler(d.tracer, h.Main), Rest: h.Rest, TLS: d.tls, Lingers: h.Lingers, Stopping: d.notReady,
 		Started: func() {
 			d.notReady("")
 			d.Log.Info("serving", zap.String("daemon", d.p.Name), zap.String("version", d.p.Version),

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/pkg/registry"
@@ -26,11 +27,12 @@ const (
 // question is what the sources are asked.
 type question struct {
 	n      registry.Name
-	what   string   // tag or digest, for errors
-	digest bool     // a manifest by digest: peers may have it
-	stand  bool     // something remembered can stand in for an answer
-	guess  bool     // a digest that no manifest has named: nobody has been promised it
-	via    []string // the seeders that it has passed
+	what   string     // tag or digest, for errors
+	digest bool       // a manifest by digest: peers may have it
+	stand  bool       // something remembered can stand in for an answer
+	guess  bool       // a digest that no manifest has named: nobody has been promised it
+	via    []string   // the seeders that it has passed
+	span   trace.Span // of the request that it is for, or the first of several
 }
 
 // asked is one source's part in answering a question.
@@ -83,7 +85,7 @@ func ask[T any](c *Cache, q question, f func(context.Context, *Source) (T, error
 		c: c, q: q, f: f, list: list, answers: make(chan answer[T], len(list)),
 		patience: time.NewTimer(budget), fail: &Error{Name: q.n, What: q.what},
 	}
-	i.ctx, i.cancel = context.WithTimeout(upstream.WithVia(c.ctx, q.via), c.o.Decide)
+	i.ctx, i.cancel = context.WithTimeout(trace.ContextWithSpan(upstream.WithVia(c.ctx, q.via), q.span), c.o.Decide)
 	i.users.Store(1)
 	defer i.leave()
 	defer i.patience.Stop()

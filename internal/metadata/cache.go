@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
@@ -174,7 +175,7 @@ func (c *Cache) byDigest(ctx context.Context, n registry.Name, d digest.Digest) 
 	}
 	_, named := c.o.Catalog.Find(d)
 	return shared(ctx, c, n, "manifest "+n.String()+"@"+d.String(), func(via []string) (*registry.Manifest, error) {
-		return ask(c, question{n: n, what: d.String(), digest: true, guess: !named, via: via}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
+		return ask(c, question{n: n, what: d.String(), digest: true, guess: !named, via: via, span: trace.SpanFromContext(ctx)}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
 			return c.get(ctx, s, n, d.String())
 		})
 	})
@@ -191,7 +192,7 @@ func (c *Cache) byTag(ctx context.Context, n registry.Name, tag string) (*regist
 	}
 	stand := cached != nil && age < ages.Stale
 	m, err := shared(ctx, c, n, "tag "+n.String()+":"+tag, func(via []string) (*registry.Manifest, error) {
-		m, err := ask(c, question{n: n, what: tag, stand: stand, via: via}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
+		m, err := ask(c, question{n: n, what: tag, stand: stand, via: via, span: trace.SpanFromContext(ctx)}, func(ctx context.Context, s *Source) (*registry.Manifest, error) {
 			if stand {
 				ctx = upstream.Spare(ctx)
 			}
@@ -335,7 +336,7 @@ func (c *Cache) Blob(ctx context.Context, r registry.Request) (fetch.Want, error
 	if err := c.o.Permit(n.Upstream, n.Repository, -1); err != nil {
 		return fetch.Want{}, err
 	}
-	w := fetch.Want{Digest: r.Digest, Source: source(n)}
+	w := fetch.Want{Digest: r.Digest, Source: source(n), Span: trace.SpanFromContext(ctx)}
 	var err error
 	w.Size, err = c.sizeOf(ctx, n, r.Digest)
 	if err == nil {
@@ -361,7 +362,7 @@ func (c *Cache) sizeOf(ctx context.Context, n registry.Name, d digest.Digest) (i
 		return k.Size, nil
 	}
 	return shared(ctx, c, n, "size "+n.String()+"@"+d.String(), func(via []string) (int64, error) {
-		return ask(c, question{n: n, what: d.String(), guess: true, via: via}, func(ctx context.Context, s *Source) (int64, error) {
+		return ask(c, question{n: n, what: d.String(), guess: true, via: via, span: trace.SpanFromContext(ctx)}, func(ctx context.Context, s *Source) (int64, error) {
 			return s.Client.BlobSize(ctx, n.Upstream, n.Repository, d)
 		})
 	})
@@ -374,7 +375,7 @@ func (c *Cache) Tags(ctx context.Context, n registry.Name, limit int, last strin
 		return nil, err
 	}
 	return shared(ctx, c, n, fmt.Sprintf("tags %s %d %q", n, limit, last), func(via []string) ([]string, error) {
-		return ask(c, question{n: n, what: "tags", stand: len(c.o.Tags.List(n)) > 0, via: via}, func(ctx context.Context, s *Source) ([]string, error) {
+		return ask(c, question{n: n, what: "tags", stand: len(c.o.Tags.List(n)) > 0, via: via, span: trace.SpanFromContext(ctx)}, func(ctx context.Context, s *Source) ([]string, error) {
 			return s.Client.Tags(ctx, n.Upstream, n.Repository, limit, last)
 		})
 	})

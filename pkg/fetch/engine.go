@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
 
@@ -88,6 +89,9 @@ type Want struct {
 	// None: what it asks for piece by piece.
 	Lazy  bool
 	Parts []Part
+
+	// Span is that of the request that wants the blob; nil: it is not traced.
+	Span trace.Span
 
 	pull *pull // that the blob is a part of; nil: of none
 }

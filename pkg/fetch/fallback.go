@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -53,6 +54,8 @@ func (d *download) upstreamFailed(err error) {
 // from the upstream itself; nobody else gets them before the digest is right.
 func (d *download) takeUpstream(ctx context.Context, a scheduler.Fallback) error {
 	s := d.s
+	began := time.Now()
+	defer func() { s.traces.streamed(began, a.First, a.End) }()
 	r, _, err := s.upstreamRange(ctx, a.First, a.End)
 	if err != nil {
 		return err

@@ -258,6 +258,7 @@ func (e *Engine) Give(ctx context.Context, from peer.ID, a p2p.Ask) (*p2p.Gift, 
 		return nil, p2p.ErrNotHeld
 	}
 	s.touch()
+	s.traces.adopt(ctx)
 	id, pieces, err := e.giver.give(ctx, from, a, s)
 	if err != nil {
 		b.Release()

@@ -247,6 +247,8 @@ func (o *origin) unclaim(i int) {
 // where another stream has taken a piece.
 func (o *origin) stream(first, end int, inOrder bool) error {
 	s := o.s
+	began := time.Now()
+	defer func() { s.traces.streamed(began, first, end) }()
 	r, kept, err := s.upstreamRange(o.ctx, first, end)
 	if err != nil {
 		return o.explain(err)

@@ -36,6 +36,7 @@ func (s *swarm) setWanted(w Want) {
 	}
 	s.wanted = true
 	s.prog.start()
+	s.traces.begin(s, w.Span)
 	if s.e.o.Seeder {
 		s.startOrigin(w.First)
 		return
@@ -76,6 +77,7 @@ func (s *swarm) fail(err error) {
 	s.log.Warn("download failed", zap.Stringer("source", s.sources.current()),
 		zap.Int("pieces", s.blob.Have().Count()), zap.Int("of", s.geom.Count()), zap.Error(err))
 	s.prog.fail(err)
+	s.traces.end(s, err)
 	s.e.metrics.downloaded(s, err)
 	s.pulled(err)
 	if s.dl != nil {
@@ -187,6 +189,7 @@ func (s *swarm) committed(err error) {
 	s.readers.ready()
 	s.prog.finish()
 	s.e.metrics.downloaded(s, nil)
+	s.traces.end(s, nil)
 	s.pulled(nil)
 	took, by := s.prog.summary()
 	s.log.Info("blob complete", zap.Int64("size", s.geom.Size()), zap.Duration("took", took),

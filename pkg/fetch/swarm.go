@@ -71,6 +71,7 @@ type swarm struct {
 	lastUse  atomic.Int64  // Engine.now
 	moved    atomic.Int64  // Engine.now, when bytes of the blob came last
 	up       chan struct{} // closed once the giver knows of the blob
+	traces   traces
 	done     chan struct{}
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -253,6 +254,7 @@ func (s *swarm) shutdown() {
 		_ = s.e.network().Send(m.id, p2p.Leave{Digest: s.digest, Reason: reason})
 	}
 	s.pulled(ErrStopped)
+	s.traces.end(s, ErrStopped)
 	if n := s.given.Load(); n > 0 {
 		s.e.metrics.copies.Observe(float64(n) / float64(s.geom.Size()))
 	}

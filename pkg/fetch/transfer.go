@@ -32,6 +32,8 @@ type transfer struct {
 func (t *transfer) run(ctx context.Context) scheduler.Done {
 	s := t.d.s
 	done := scheduler.Done{Request: t.request, Result: scheduler.ResultFailed}
+	ctx, end := s.traces.pieces(ctx, t)
+	defer func() { end(done.Result) }()
 	ans, err := s.e.network().Ask(ctx, t.peer, t.ask)
 	if err != nil {
 		var busy *p2p.BusyError

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/samara-p2p/samara/internal/config"
@@ -121,7 +122,7 @@ func (b *backend) Manifest(ctx context.Context, r registry.Request) (*registry.M
 	b.gate.learn(r.Name, m)
 	if !r.Head { // who only looks may have it all
 		b.pulled(r.Name, m)
-		b.prefetch(r.Name, m)
+		b.prefetch(ctx, r.Name, m)
 	}
 	if err := b.assured(ctx, r, m); err != nil {
 		if ctx.Err() == nil {
@@ -179,11 +180,14 @@ func (b *backend) admitted(ctx context.Context, r registry.Request) (*registry.M
 // prefetch joins the swarms of the blobs that a manifest names, before the
 // client asks for them (contract 19). Of an index nothing is fetched: the
 // client chooses the platform.
-func (b *backend) prefetch(n registry.Name, m *registry.Manifest) {
+func (b *backend) prefetch(ctx context.Context, n registry.Name, m *registry.Manifest) {
 	if b.noPrefetch {
 		return
 	}
 	wants := b.wants(n, m)
+	for i := range wants {
+		wants[i].Span = trace.SpanFromContext(ctx)
+	}
 	if p, err := registry.Parse(m.MediaType, m.Content); err == nil {
 		wants = b.back.hold(p, wants)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/samara-p2p/samara/pkg/p2p/pb"
@@ -259,6 +261,9 @@ func (d *dataPlane) request(ctx context.Context, to peer.ID, method, path string
 	// tells nothing. Who asks whom, and by which program, both ends know.
 	req.Host = "peer"
 	req.Header.Set("User-Agent", "") // leaves it out
+	if trace.SpanContextFromContext(ctx).IsSampled() {
+		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	}
 	if d.n.cfg.TrustedNetwork {
 		req.Header.Set(hdrPeer, d.n.id.String())
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 )
 
@@ -65,6 +66,7 @@ type Config struct {
 	Log        *zap.Logger
 	Registerer prometheus.Registerer // nil = no metrics
 	Namespace  string                // "seeder" or "peerd", the prefix of metric names
+	Tracer     trace.Tracer          // nil = no spans of peers' requests
 
 	timing timing // zero = defaults; tests shorten it
 }

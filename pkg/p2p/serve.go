@@ -68,6 +68,8 @@ func (d *dataPlane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.leave(from)
+	r, end := d.traced(r, from)
+	defer end()
 
 	if r.URL.Path == contentsPath && r.Method == http.MethodPost {
 		d.serveContents(w, r, from)

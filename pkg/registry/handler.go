@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 )
 
@@ -265,6 +269,13 @@ func (h *handler) account(w *response, r *http.Request, rt Route, err error) {
 		log.Debug("request refused", zap.Int("status", code), zap.Error(err))
 	}
 	h.metrics.observe(rt.Endpoint, r.Method, code, w)
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		span.SetAttributes(attribute.Int("http.response.status_code", code), attribute.Int64("http.response.body.size", w.bytes),
+			attribute.String("samara.cache", string(w.cached.Result)), attribute.String("samara.source", w.cached.From))
+		if failed := cmp.Or(w.sourceErr, err); failed != nil {
+			span.SetStatus(codes.Error, failed.Error())
+		}
+	}
 	if h.Account != nil && rt.Endpoint != EndpointPing && rt.Endpoint != EndpointOther {
 		h.Account(w.bytes)
 	}

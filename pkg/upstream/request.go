@@ -11,6 +11,9 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 )
 
 const (
@@ -49,12 +52,15 @@ func (u *upstream) error(rq *request, f *failure) *Error {
 // failures are of a sort that may pass.
 func (u *upstream) do(ctx context.Context, rq *request) (*response, *Error) {
 	var last *failure
+	ctx, end := u.traced(ctx, rq)
+	defer func() { end(last) }()
 	for try := 0; ; try++ {
 		if try > 0 {
 			u.count(&u.stats.Retries, u.metrics.retries, 1)
 		}
 		resp, f := u.once(ctx, rq)
 		if f == nil {
+			last = nil
 			return resp, nil
 		}
 		// A try that was not made because of the answer before: tell that one.
@@ -176,6 +182,9 @@ func (u *upstream) follow(ctx context.Context, rq *request, authorization string
 		req.Header.Set("Accept-Encoding", "identity")
 		if own && authorization != "" {
 			req.Header.Set("Authorization", authorization)
+		}
+		if own && trace.SpanContextFromContext(ctx).IsSampled() {
+			propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
 		}
 		if via := u.via(ctx); own && via != "" {
 			req.Header.Set("Via", via)
