@@ -44,7 +44,7 @@ func (r *release) make(ctx context.Context) error {
 				return fmt.Errorf("archive of %s for %s: %w", name, arch, err)
 			}
 			if err := r.deb(ctx, name, arch); err != nil {
-				return fmt.Errorf("Debian package of %s for %s: %w", name, arch, err)
+				return fmt.Errorf("package %s for %s: %w", name, arch, err)
 			}
 		}
 	}

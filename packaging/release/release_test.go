@@ -321,7 +321,7 @@ func unpack(t *testing.T, from io.Reader, dir string) {
 	r := tar.NewReader(from)
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {

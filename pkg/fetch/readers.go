@@ -237,10 +237,12 @@ func (s *swarm) open(ctx, life context.Context, w Want) (*reader, error) {
 	r := s.newReader(life, part)
 	proof, _ := s.readers.state()
 	if part && len(w.Parts) > 0 {
-		first := s.geom.Index(w.Parts[0].Offset)
+		first, end := s.geom.Span(w.Parts[0].Offset, w.Parts[0].Length)
 		if proof = s.readers.await(first); s.blob.Readable(first) {
 			return r, nil
 		}
+		// Where the whole blob is on its way, this is not its turn yet.
+		s.post(func() { s.wantPieces(r.id, first, end) })
 	}
 	var err error
 	select {
