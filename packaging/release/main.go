@@ -3,7 +3,6 @@
 // container images, a bill of materials for each binary, and checksums.
 //
 //	go run ./packaging/release --version v1.2.3 --out dist --nfpm bin/nfpm
-//	go run ./packaging/release manual --out DIR
 //
 // The same commit makes the same bytes: times are the commit's
 // ($SOURCE_DATE_EPOCH), paths are left out, lists are sorted. Nothing is
@@ -34,10 +33,6 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	manualOnly := len(args) > 0 && args[0] == "manual"
-	if manualOnly {
-		args = args[1:]
-	}
 	r := release{daemons: []string{"seeder", "peerd"}}
 	var arches string
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
@@ -54,9 +49,6 @@ func run(ctx context.Context, args []string) error {
 	}
 	if err := emptyDir(r.out); err != nil {
 		return err
-	}
-	if manualOnly {
-		return writeManual(r.out, r.version, r.time)
 	}
 	if r.version == "" {
 		return errors.New("--version is missing: the Makefile takes it from git describe")

@@ -2,7 +2,6 @@ package clients
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"regexp"
 	"testing"
@@ -13,24 +12,7 @@ import (
 
 var binaries lab.Binaries
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
-
-// runTests builds the daemons once for all tests.
-func runTests(m *testing.M) int {
-	dir, err := lab.TempDir("", "bin")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if binaries, err = lab.Build(ctx, dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(lab.Main(m, &binaries)) }
 
 // TestMatrix is a small part of the matrix: make accept-clients runs all of it.
 func TestMatrix(t *testing.T) {

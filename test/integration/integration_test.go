@@ -2,11 +2,9 @@ package integration
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/samara-p2p/samara/test/lab"
 	"github.com/samara-p2p/samara/test/scenario"
@@ -14,24 +12,7 @@ import (
 
 var binaries lab.Binaries
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-// run builds the daemons once for all tests.
-func run(m *testing.M) int {
-	dir, err := lab.TempDir("", "bin")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if binaries, err = lab.Build(ctx, dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(lab.Main(m, &binaries)) }
 
 // Each scenario is a subtest: go test ./test/integration -run TestScenarios/herd-http -v
 func TestScenarios(t *testing.T) {

@@ -10,12 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"github.com/samara-p2p/samara/internal/status"
 )
 
-// Ports of the daemons (issue 2, item 8), before Host.Port.
+// Ports of the daemons, before Host.Port.
 const (
 	SeederPort = 5000 // registry API
 	MirrorPort = 5050 // peerd's mirror
@@ -46,6 +47,24 @@ func Build(ctx context.Context, dir string) (Binaries, error) {
 		return b, fmt.Errorf("build the daemons: %w\n%s", err, out)
 	}
 	return b, nil
+}
+
+// Main is what a TestMain exits with: it builds the daemons once for all tests of
+// a package, and runs these.
+func Main(m *testing.M, b *Binaries) int {
+	dir, err := TempDir("", "bin")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	if *b, err = Build(ctx, dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }
 
 // NamedURL is one --upstream.

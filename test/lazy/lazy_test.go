@@ -30,24 +30,7 @@ const limit = 4 * time.Minute
 
 var binaries lab.Binaries
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-// run builds the daemons once for all tests.
-func run(m *testing.M) int {
-	dir, err := lab.TempDir("", "bin")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	if binaries, err = lab.Build(ctx, dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(lab.Main(m, &binaries)) }
 
 func newWorld(t *testing.T, peers int, args ...string) (context.Context, *World) {
 	t.Helper()
