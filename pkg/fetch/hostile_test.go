@@ -154,7 +154,7 @@ func (s *script) check(t *testing.T) {
 	synctest.Wait()
 	for _, sw := range s.b.all() {
 		on(sw, func() {
-			if len(sw.members) > 6 || len(sw.handles) > 7 || len(sw.asked) > 6 || len(sw.meeting) > maxMet || len(sw.early) > 0 ||
+			if len(sw.members) > 6 || len(sw.handles) > 7 || len(sw.asked) > 6 || len(sw.meeting) > maxNear || len(sw.early) > 0 ||
 				len(sw.feed.from) > 6 || len(sw.feed.vain) > 6 {
 				t.Errorf("%d members, %d handles, %d asked, %d being met", len(sw.members), len(sw.handles), len(sw.asked), len(sw.meeting))
 			}

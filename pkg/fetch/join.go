@@ -45,19 +45,21 @@ func (s *swarm) join(nb p2p.Neighbour) {
 	switch {
 	case s.e.isSeeder(nb):
 		peers = hintPeers
-	case len(s.members) < fewMembers && s.inquiries < maxInquiries:
+	case s.count(s.e.o.Zone) < fewMembers && s.inquiries < maxInquiries:
 		s.inquiries++
 		peers = hintPeers
 	}
 	s.sendJoin(nb, true, peers)
 }
 
-// A swarm with fewer members asks so many neighbours for further peers, until
-// its next tick: those of a herd come up at the same moment, and what one of
-// them names is enough for the place that there is.
+// A swarm with fewer members of its own zone asks so many neighbours for further
+// peers, until its next tick: those of a herd come up at the same moment, and what
+// a few of them name is enough for the places that there are. Of a herd of 1,000
+// in three zones some had 8 near neighbours where most had 45, and were served
+// accordingly: they took half as long again.
 const (
-	fewMembers   = 8
-	maxInquiries = 4
+	fewMembers   = 24
+	maxInquiries = 8
 )
 
 // sendJoin sends a neighbour a Join, the first or another. canWait: it may
@@ -131,10 +133,14 @@ func (s *swarm) lookup() {
 	}
 }
 
-// maxMet is how many members a swarm meets by itself, of peers that others
-// named; the other places are for those that meet this host. Were all places
-// taken by who comes first, a herd's last would be turned away by most.
-const maxMet = 45
+// seeks tells whether the swarm meets peers that others named: until three
+// quarters of the places are taken, of all and of those for our own zone. The
+// other places are for those that meet this host: were all taken by who comes
+// first, a herd's last would be turned away by most. A peer's zone is not known
+// before it is met.
+func (s *swarm) seeks() bool {
+	return len(s.members)+len(s.meeting) < maxMembers*3/4 && s.count(s.e.o.Zone)+len(s.meeting) < maxNear*3/4
+}
 
 // meet connects to peers that somebody named for this blob.
 func (s *swarm) meet(peers []peer.AddrInfo) {
@@ -143,8 +149,7 @@ func (s *swarm) meet(peers []peer.AddrInfo) {
 	}
 	net := s.e.network()
 	for _, ai := range some(peers, hintPeers) {
-		if ai.ID == net.ID() || s.members[ai.ID] != nil || s.liars[ai.ID] || s.meeting[ai.ID] ||
-			len(s.members)+len(s.meeting) >= maxMet {
+		if ai.ID == net.ID() || s.members[ai.ID] != nil || s.liars[ai.ID] || s.meeting[ai.ID] || !s.seeks() {
 			continue
 		}
 		if nb, ok := net.Neighbour(ai.ID); ok {

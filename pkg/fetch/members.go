@@ -154,7 +154,7 @@ func (s *swarm) member(p peer.ID) *member {
 	if !ok {
 		return nil // it went away meanwhile
 	}
-	if s.liars[p] && !s.e.isSeeder(nb) || !s.room(nb.Zone) {
+	if !s.e.isSeeder(nb) && (s.liars[p] || !s.room(nb.Zone)) {
 		_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
 		return nil
 	}
@@ -175,26 +175,23 @@ func (s *swarm) member(p peer.ID) *member {
 	return m
 }
 
-// room tells whether there is room for one more member of that zone: a quarter of
-// the places is for other zones than ours, so that a zone whose hosts came first
-// is not full with them. A host that holds the whole blob has no use for others
-// that do.
+// room tells whether there is room for one more member of that zone: three
+// quarters of the places are for our own zone, the others for all other zones, so
+// that whoever comes late finds neighbours of both kinds. A host that holds the
+// whole blob has no use for others that do.
 func (s *swarm) room(zone string) bool {
-	near := 0
-	for _, m := range s.members {
-		if m.zone == s.e.o.Zone && !m.seeder {
-			near++
-		}
+	places := maxNear
+	if zone != s.e.o.Zone {
+		places = maxMembers - maxNear
 	}
-	full := len(s.members) >= maxMembers
-	if s.e.o.Seeder || !full && (zone != s.e.o.Zone || near < maxNear) {
+	if s.e.o.Seeder || s.count(zone) < places {
 		return true
 	}
 	if !s.settled {
 		return false
 	}
 	for p, m := range s.members {
-		if m.complete && (full || m.zone == s.e.o.Zone) {
+		if m.complete && s.alike(m.zone, zone) {
 			_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
 			s.drop(p)
 			return true
@@ -202,6 +199,20 @@ func (s *swarm) room(zone string) bool {
 	}
 	return false
 }
+
+// count counts the members that share their places with that zone.
+func (s *swarm) count(zone string) int {
+	n := 0
+	for _, m := range s.members {
+		if !m.seeder && s.alike(m.zone, zone) {
+			n++
+		}
+	}
+	return n
+}
+
+// alike tells whether both zones are ours, or neither is.
+func (s *swarm) alike(a, b string) bool { return (a == s.e.o.Zone) == (b == s.e.o.Zone) }
 
 // handleState takes a neighbour's answer to our Join.
 func (s *swarm) handleState(from peer.ID, st p2p.State) {

@@ -277,8 +277,15 @@ func TestRoomForNewMembers(t *testing.T) {
 			if len(s.members) != maxNear || s.members[newest] == nil {
 				t.Errorf("%d members, the newest one of them: %v", len(s.members), s.members[newest] != nil)
 			}
-			if !s.room("elsewhere") {
-				t.Error("no room for other zones")
+			for far := range maxMembers {
+				if room := far < maxMembers-maxNear; s.room("elsewhere") != room {
+					t.Errorf("room for one more beside %d of other zones: %v", far, !room)
+				}
+				id := peer.ID(fmt.Sprint("elsewhere-", far))
+				s.members[id] = &member{id: id, zone: "elsewhere"}
+			}
+			for far := range maxMembers { // as they were
+				delete(s.members, peer.ID(fmt.Sprint("elsewhere-", far)))
 			}
 		})
 	})
@@ -300,12 +307,12 @@ func TestHintNamesOtherZones(t *testing.T) {
 			return p
 		}
 		for i := range 40 {
-			join(i, "a")
+			join(i, "") // its own
 		}
 		few := join(40, "b")
 		for _, c := range []struct {
 			others, far int // further hosts of zone b, and how many are named
-		}{{0, 1}, {20, hintPeers - hintPeers*3/4}} {
+		}{{0, 1}, {14, hintPeers - hintPeers*3/4}} {
 			for i := range c.others {
 				join(41+i, "b")
 			}

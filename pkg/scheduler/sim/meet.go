@@ -89,11 +89,10 @@ func (w *world) some(from []*host, h *host, n int) []*host {
 	return all
 }
 
-// dial makes a peer that was named a neighbour, until three quarters of the
-// places are taken, as in pkg/fetch.
+// dial makes a peer that was named a neighbour while h seeks some, as in pkg/fetch.
 func (h *host) dial(o *host) {
 	w := h.w
-	if h == o || !o.alive || h.isUp(o) || h.dialling[o.id] || len(h.neighbours)+len(h.dialling) >= w.c.Neighbours*3/4 {
+	if h == o || !o.alive || h.isUp(o) || h.dialling[o.id] || !h.seeks() {
 		return
 	}
 	h.dialling[o.id] = true
@@ -106,16 +105,33 @@ func (h *host) dial(o *host) {
 	})
 }
 
-// roomFor tells whether o may be one more neighbour of h: a quarter of the places
-// is for other zones, as in pkg/fetch.
-func (h *host) roomFor(o *host) bool {
-	near := 0
+// seeks tells whether h looks for more neighbours: until three quarters of the
+// places are taken, of all and of those for its own zone. Which zone a peer is
+// of that was named is not known before it is met.
+func (h *host) seeks() bool {
+	most := h.w.c.Neighbours
+	return len(h.neighbours)+len(h.dialling) < most*3/4 && h.near()+len(h.dialling) < most*9/16
+}
+
+// near counts the neighbours of h's own zone.
+func (h *host) near() int {
+	n := 0
 	for _, m := range h.neighbours {
 		if m.h.zone == h.zone {
-			near++
+			n++
 		}
 	}
-	return len(h.neighbours) < h.w.c.Neighbours && (o.zone != h.zone || near < h.w.c.Neighbours*3/4)
+	return n
+}
+
+// roomFor tells whether o may be one more neighbour of h: three quarters of the
+// places are for its own zone, the others for all other zones, as in pkg/fetch.
+func (h *host) roomFor(o *host) bool {
+	near, most := h.near(), h.w.c.Neighbours
+	if o.zone == h.zone {
+		return near < most*3/4
+	}
+	return len(h.neighbours)-near < most/4
 }
 
 // meetAfter makes h and o neighbours when d has passed, if both still run.
@@ -168,7 +184,7 @@ func (h *host) joinTo(n *neighbour) {
 		field += len(f.Bytes())
 	}
 	wantRuns := h.wantsRuns(n)
-	wantPeers := o.seeder || len(h.neighbours) < fewNeighbours && h.inquiries < maxInquiries
+	wantPeers := o.seeder || h.near() < fewNeighbours && h.inquiries < maxInquiries
 	if wantPeers && !o.seeder {
 		h.inquiries++
 	}
@@ -214,10 +230,10 @@ const (
 	hintAll = 512
 )
 
-// A host with fewer neighbours asks so many of them for others, as in pkg/fetch.
+// A host with fewer neighbours of its zone asks so many for others, as in pkg/fetch.
 const (
-	fewNeighbours = 8
-	maxInquiries  = 4
+	fewNeighbours = 24
+	maxInquiries  = 8
 )
 
 // hears takes in n's State.
