@@ -75,7 +75,23 @@ func TestRulesFindFaults(t *testing.T) {
 		{"long main", shapeFaults, map[string]string{"cmd/a/main.go": "package main" + strings.Repeat("\n", 61)}, []string{"61 lines"}},
 
 		{"sleep in a test", sleepFaults, map[string]string{"pkg/a/a_test.go": `package a; import "time"; func f() { time.Sleep(1) }`}, []string{"a test sleeps"}},
-		{"sleep in a bubble", sleepFaults, map[string]string{"pkg/a/a_test.go": `package a; import "time"; import _ "testing/synctest"; func f() { time.Sleep(1) }`}, nil},
+		{"wait for nothing", sleepFaults, map[string]string{"pkg/a/a_test.go": `package a; import "time"; func f() { <-time.After(1); select { case <-time.After(1): } }`}, []string{"a_test.go:1: a test sleeps"}},
+		{"sleep in bubbles", sleepFaults, map[string]string{"pkg/a/a_test.go": `package a
+			import ( "testing"; "testing/synctest"; "time" )
+			func TestA(t *testing.T) { synctest.Test(t, func(t *testing.T) { time.Sleep(1); later() }) }
+			func TestB(t *testing.T) { in(t, func() { time.Sleep(1) }); in(t, soon) }
+			func in(t *testing.T, f func()) { synctest.Test(t, func(*testing.T) { f() }) }
+			func later() { time.Sleep(1); soon() }
+			func soon() { time.Sleep(1) }`}, nil},
+		{"sleep beside bubbles", sleepFaults, map[string]string{"pkg/a/a_test.go": `package a
+			import ( "testing"; "testing/synctest"; "time" )
+			func TestA(t *testing.T) { synctest.Test(t, func(t *testing.T) { both() }); both(); time.Sleep(1) }
+			func TestB(t *testing.T) { maybe(t, func() { time.Sleep(1) }) }
+			func maybe(t *testing.T, f func()) { f(); synctest.Test(t, func(*testing.T) { f() }) }
+			func both() { then() }
+			func then() { time.Sleep(1) }
+			func never() { time.Sleep(1) }
+			func (f fake) Do() { time.Sleep(1) }`}, []string{"a_test.go:3:", "a_test.go:4:", "a_test.go:7:", "a_test.go:8:", "a_test.go:9:"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			wantFaults(t, c.rule(parseTree(t, c.files)), c.want)

@@ -2,7 +2,6 @@ package archtest
 
 import (
 	"fmt"
-	"go/ast"
 	"path"
 	"slices"
 	"strings"
@@ -39,35 +38,6 @@ func shapeFaults(tr *tree) []string {
 	return faults
 }
 
-// sleepFaults finds tests of packages that wait by the clock on the wall. In a
-// testing/synctest bubble Sleep is virtual, so files that import it are let be.
-func sleepFaults(tr *tree) []string {
-	var faults []string
-	for _, p := range tr.packages {
-		if strings.HasPrefix(p.dir, "test") {
-			continue // there the time is real
-		}
-		for _, f := range p.files {
-			if !f.test || slices.Contains(importsOf(f), "testing/synctest") || !slices.Contains(importsOf(f), "time") {
-				continue
-			}
-			ast.Inspect(f.File, func(n ast.Node) bool {
-				if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
-					if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
-						faults = append(faults, tr.at(n.Pos())+": a test sleeps: wait on a channel, or use testing/synctest")
-					}
-				}
-				return true
-			})
-		}
-	}
-	return faults
-}
-
 func TestShape(t *testing.T) {
 	report(t, shapeFaults(repository(t)))
-}
-
-func TestNoSleep(t *testing.T) {
-	report(t, sleepFaults(repository(t)))
 }

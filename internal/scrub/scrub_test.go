@@ -121,9 +121,9 @@ func start(t *testing.T, o Options) *Scrubber {
 	return s
 }
 
-// wait lets virtual time pass.
-func wait(d time.Duration) {
-	time.Sleep(d) // in a bubble
+// elapse lets virtual time pass.
+func elapse(d time.Duration) {
+	time.Sleep(d)
 	synctest.Wait()
 }
 
@@ -134,11 +134,11 @@ func TestRounds(t *testing.T) {
 		sh := newShelf(100)
 		s := start(t, sh.options(t))
 		defer s.Close()
-		wait(24*time.Hour - time.Second)
+		elapse(24*time.Hour - time.Second)
 		if got := sh.took(); len(got) != 0 || s.Status().Running || !s.Status().Next.Equal(time.Now().Add(time.Second)) {
 			t.Fatalf("%d blobs were checked before their time: %+v", len(got), s.Status())
 		}
-		wait(time.Second + 50*time.Second)
+		elapse(time.Second + 50*time.Second)
 		st := s.Status()
 		if got := len(sh.took()); got < 45 || got > 55 || !st.Running || st.Blobs != int64(got) || st.Bytes != int64(got)*step || st.Total != 100*step || !st.Next.IsZero() {
 			t.Errorf("after 50 s at 1 MiB a second: %d blobs, %+v", got, st)
@@ -146,12 +146,12 @@ func TestRounds(t *testing.T) {
 		if s.Now() {
 			t.Error("a round began beside the other")
 		}
-		wait(time.Minute)
+		elapse(time.Minute)
 		st = s.Status()
 		if got := sh.took(); st.Running || st.Ended.Before(st.Began) || st.Blobs != 100 || st.Damaged != 0 || got[len(got)-1] != name(99) || !slices.IsSorted(got) {
 			t.Errorf("%+v, ends at %v", st, got[len(got)-1])
 		}
-		wait(24*time.Hour - 100*time.Second)
+		elapse(24*time.Hour - 100*time.Second)
 		if got := len(sh.took()); got == 0 {
 			t.Error("no second round")
 		}
@@ -165,7 +165,7 @@ func TestNow(t *testing.T) {
 		o.Every = 0
 		s := start(t, o)
 		defer s.Close()
-		wait(1000 * time.Hour)
+		elapse(1000 * time.Hour)
 		if got := sh.took(); len(got) != 0 || !s.Status().Next.IsZero() {
 			t.Errorf("%d blobs were checked", len(got))
 		}
@@ -174,7 +174,7 @@ func TestNow(t *testing.T) {
 				t.Error("no round began")
 			}
 		}
-		wait(time.Minute)
+		elapse(time.Minute)
 		if got := sh.took(); len(got) != 5 {
 			t.Errorf("%d blobs were checked", len(got))
 		}
@@ -188,7 +188,7 @@ func TestResume(t *testing.T) {
 		o := sh.options(t)
 		s := start(t, o)
 		s.Now()
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		killed, err := os.ReadFile(o.File)
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestResume(t *testing.T) {
 		s.Close()
 		first := sh.took()
 		s = start(t, o)
-		wait(90 * time.Second)
+		elapse(90 * time.Second)
 		second := sh.took()
 		if st := s.Status(); len(first)+len(second) != 100 || !slices.IsSorted(append(first, second...)) || st.Blobs != 100 || !st.Ended.After(st.Began) {
 			t.Errorf("%d, then %d: %+v", len(first), len(second), st)
@@ -208,7 +208,7 @@ func TestResume(t *testing.T) {
 		}
 		s = start(t, o)
 		defer s.Close()
-		wait(120 * time.Second)
+		elapse(120 * time.Second)
 		if again := sh.took(); len(again) < len(second) || len(again) > len(second)+15 {
 			t.Errorf("after a kill %d blobs were checked, after a stop %d", len(again), len(second))
 		}
@@ -228,7 +228,7 @@ func TestRecordUnread(t *testing.T) {
 				}
 				s := start(t, o)
 				defer s.Close()
-				wait(25 * time.Hour)
+				elapse(25 * time.Hour)
 				if got := sh.took(); len(got) != 3 {
 					t.Errorf("%d blobs were checked", len(got))
 				}
@@ -266,7 +266,7 @@ func TestRepair(t *testing.T) {
 		s := start(t, o)
 		defer func() { s.Close() }()
 		s.Now()
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		st := s.Status()
 		if st.Damaged != 3 || len(st.Repairs) != 1 || st.Repairs[0].Info.Digest != name(4) || st.Repairs[0].Tries != 1 || !errors.Is(st.Repairs[0].Err, broken) || !st.Repairs[0].Info.Kept {
 			t.Errorf("%+v", st)
@@ -274,7 +274,7 @@ func TestRepair(t *testing.T) {
 		if in, err := sh.Stat(name(2)); err != nil || !in.Complete {
 			t.Errorf("%+v: %v", in, err)
 		}
-		wait(10 * time.Minute)
+		elapse(10 * time.Minute)
 		if at := tries[name(4)]; len(at) != 4 || at[1].Sub(at[0]) != time.Minute || at[3].Sub(at[2]) != 4*time.Minute {
 			t.Errorf("tried at %v", at)
 		}
@@ -285,13 +285,13 @@ func TestRepair(t *testing.T) {
 		// A restart finds it again; to ask for a round is to ask for a repair.
 		s.Close()
 		s = start(t, o)
-		wait(10 * time.Second)
+		elapse(10 * time.Second)
 		if st := s.Status(); len(st.Repairs) != 1 || len(tries[name(4)]) != 5 {
 			t.Errorf("%+v, tried at %v", st.Repairs, tries[name(4)])
 		}
 		down = false
 		s.Now()
-		wait(time.Second)
+		elapse(time.Second)
 		if st := s.Status(); len(st.Repairs) != 0 || len(tries[name(4)]) != 6 {
 			t.Errorf("%+v, tried at %v", st.Repairs, tries[name(4)])
 		}
@@ -299,15 +299,15 @@ func TestRepair(t *testing.T) {
 		// What a push has mended is not tried.
 		down = true
 		sh.rot(8, true)
-		wait(time.Minute)
+		elapse(time.Minute)
 		s.Now()
-		wait(30 * time.Second)
+		elapse(30 * time.Second)
 		n := len(tries[name(8)])
 		sh.mend(name(8))
 		if st := s.Status(); n == 0 || len(st.Repairs) != 0 {
 			t.Errorf("%d tries, %+v", n, st.Repairs)
 		}
-		wait(time.Hour)
+		elapse(time.Hour)
 		if len(tries[name(8)]) != n {
 			t.Error("it was repaired though it was whole")
 		}
@@ -322,7 +322,7 @@ func TestStops(t *testing.T) {
 		s := start(t, sh.options(t))
 		defer s.Close()
 		s.Now()
-		wait(time.Minute)
+		elapse(time.Minute)
 		st := s.Status()
 		if got := len(sh.took()); got != tooMany || st.Running || st.Err == nil || st.Ended.After(st.Began) {
 			t.Errorf("%d blobs were checked: %+v", got, st)
@@ -330,7 +330,7 @@ func TestStops(t *testing.T) {
 		sh.mu.Lock()
 		sh.failing = nil
 		sh.mu.Unlock()
-		wait(retryRound + 2*time.Minute)
+		elapse(retryRound + 2*time.Minute)
 		if got := len(sh.took()); got != 100-tooMany || s.Status().Err != nil || !s.Status().Ended.After(s.Status().Began) {
 			t.Errorf("%d blobs were checked: %+v", got, s.Status())
 		}

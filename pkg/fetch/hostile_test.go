@@ -101,8 +101,8 @@ func (s *script) run(i int) []byte {
 	return env
 }
 
-// step is one thing that happens.
-func (s *script) step() {
+// happens does one thing.
+func (s *script) happens() {
 	b, k := s.b, s.byte()
 	n := s.byte() % 6
 	from, up := s.up[n]
@@ -207,7 +207,7 @@ func hostileRun(t *testing.T, data []byte, seeder bool) {
 			digests: []digest.Digest{held.Digest, want.Digest, digest.FromString("unknown")},
 			sizes:   []int64{held.Size, want.Size, 5 * mib}}
 		for len(s.data) > 0 {
-			s.step()
+			s.happens()
 		}
 		s.check(t)
 		if n := runtime.NumGoroutine(); n > before+400 {

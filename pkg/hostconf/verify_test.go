@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -217,31 +216,5 @@ func TestVerifyNotes(t *testing.T) {
 	}
 	if len(r.Proofs) != 1 || len(r.Notes) != 2 || r.Notes[0].Code != codeLacksResolve || r.Notes[1].Code != codeNoDialTimeout || r.Notes[0].Problem || r.Notes[1].Problem {
 		t.Errorf("report %+v", r)
-	}
-}
-
-// docs/setup.md has a row for each code.
-func TestCodesPage(t *testing.T) {
-	page, err := os.ReadFile("../../docs/setup.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile("codes.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	codes := regexp.MustCompile(`= "([a-z0-9-]+)"`).FindAllStringSubmatch(string(source), -1)
-	if len(codes) < 20 {
-		t.Fatalf("%d codes", len(codes))
-	}
-	for _, c := range codes {
-		if strings.Count(string(page), "\n| `"+c[1]+"` |") != 1 {
-			t.Errorf("docs/setup.md has no row for %s", c[1])
-		}
-	}
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z][a-z0-9-]+)` \\|").FindAllStringSubmatch(string(page), -1) {
-		if !strings.Contains(string(source), `"`+row[1]+`"`) {
-			t.Errorf("docs/setup.md has a row for %s, which is no code", row[1])
-		}
 	}
 }
