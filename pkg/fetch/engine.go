@@ -174,7 +174,7 @@ const (
 	maxMembers  = 60               // neighbours per swarm (DESIGN section 5)
 	maxNear     = 45               // of them in our own zone
 	hintPeers   = 30               // peers named in the answer to a Join
-	hintFew     = 10               // by a seeder that knows hintAll: to name 30 to 10,000 hosts takes its uplink a second
+	hintFew     = 5                // by a seeder that knows hintAll: to name 30 to 10,000 hosts takes its uplink a second
 	hintAll     = 512
 )
 

@@ -68,6 +68,7 @@ func (s *swarm) sendJoin(nb p2p.Neighbour, canWait bool, peers int) {
 	j := p2p.Join{
 		Digest: s.digest, Size: s.geom.Size(), Source: s.sources.current().String(), WantPeers: peers,
 		NoRuns: !s.wantsRuns(nb), CanWait: canWait, Known: s.hashes.known(), Part: !s.whole,
+		Near: s.count(s.e.o.Zone),
 	}
 	if b := s.blob.Have(); b.Count() > 0 {
 		j.Have = b.Bytes()

@@ -111,8 +111,11 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	}
 	s.touch()
 	hint := s.hint(from, m.WantPeers)
-	mem := s.member(from)
+	mem := s.member(from, m.Near)
 	if mem == nil {
+		if len(hint) > 0 { // no room here, but perhaps with these
+			_ = n.Send(from, p2p.Peers{Digest: s.digest, Peers: hint})
+		}
 		return
 	}
 	mem.joined = true
@@ -145,8 +148,8 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 }
 
 // member returns the member of that name, making it one where it is not; nil
-// where it cannot be, of which it is told.
-func (s *swarm) member(p peer.ID) *member {
+// where it cannot be, of which it is told. It has near members of its own zone.
+func (s *swarm) member(p peer.ID, near int) *member {
 	if m := s.members[p]; m != nil {
 		return m
 	}
@@ -154,7 +157,7 @@ func (s *swarm) member(p peer.ID) *member {
 	if !ok {
 		return nil // it went away meanwhile
 	}
-	if !s.e.isSeeder(nb) && (s.liars[p] || !s.room(nb.Zone)) {
+	if !s.e.isSeeder(nb) && (s.liars[p] || !s.room(nb.Zone, near)) {
 		_ = s.e.network().Send(p, p2p.Leave{Digest: s.digest, Reason: "enough neighbours"})
 		return nil
 	}
@@ -175,12 +178,15 @@ func (s *swarm) member(p peer.ID) *member {
 	return m
 }
 
-// room tells whether there is room for one more member of that zone: three
-// quarters of the places are for our own zone, the others for all other zones, so
-// that whoever comes late finds neighbours of both kinds. A host that holds the
-// whole blob has no use for others that do.
-func (s *swarm) room(zone string) bool {
-	places := maxNear
+// room tells whether there is room for one more member, of that zone and with so
+// many members of that zone itself. Three quarters of the places are for our own
+// zone, the others for all other zones, so that whoever comes late finds neighbours
+// of both kinds. The more a peer has already, the fewer of the places are for it:
+// hosts that both have 30 leave each other alone, while a herd's last find room
+// with everybody. Were it first come, first served, some of 4,000 would find none.
+// A host that holds the whole blob has no use for others that do.
+func (s *swarm) room(zone string, near int) bool {
+	places := maxNear - near/2
 	if zone != s.e.o.Zone {
 		places = maxMembers - maxNear
 	}
@@ -220,7 +226,7 @@ func (s *swarm) handleState(from peer.ID, st p2p.State) {
 		s.log.Warn("a peer knows another size of the blob", zap.Stringer("peer", from), zap.Int64("theirs", st.Size), zap.Int64("ours", s.geom.Size()))
 		return
 	}
-	if m := s.member(from); m != nil {
+	if m := s.member(from, 0); m != nil {
 		// What is not complete may want the rest, and had perhaps asked us
 		// when we knew nothing of the blob.
 		m.joined = m.joined || !st.Complete && !m.seeder

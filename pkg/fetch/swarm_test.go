@@ -278,7 +278,7 @@ func TestRoomForNewMembers(t *testing.T) {
 				t.Errorf("%d members, the newest one of them: %v", len(s.members), s.members[newest] != nil)
 			}
 			for far := range maxMembers {
-				if room := far < maxMembers-maxNear; s.room("elsewhere") != room {
+				if room := far < maxMembers-maxNear; s.room("elsewhere", 0) != room {
 					t.Errorf("room for one more beside %d of other zones: %v", far, !room)
 				}
 				id := peer.ID(fmt.Sprint("elsewhere-", far))
@@ -288,6 +288,33 @@ func TestRoomForNewMembers(t *testing.T) {
 				delete(s.members, peer.ID(fmt.Sprint("elsewhere-", far)))
 			}
 		})
+	})
+}
+
+// The more neighbours a peer has, the fewer of a host's places are for it: who has
+// few finds room with everybody. Who is turned away is told of others.
+func TestFewerPlacesForWhoHasMany(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, b *bubble) {
+		want := b.fill(2 * mib)
+		join := func(i, near int) peer.ID {
+			p := b.neighbour(i)
+			b.Message(p, p2p.Join{Digest: want.Digest, Size: want.Size, Near: near, WantPeers: hintPeers})
+			synctest.Wait()
+			return p
+		}
+		for i := range 30 {
+			join(i, 0)
+		}
+		many, fewer := join(30, 32), join(31, 28)
+		s := b.find(want.Digest)
+		on(s, func() {
+			if s.members[many] != nil || s.members[fewer] == nil {
+				t.Errorf("of 30 members, with 32 near it: member %v; with 28: member %v", s.members[many] != nil, s.members[fewer] != nil)
+			}
+		})
+		if l, m := sentTo[p2p.Leave](b, many), sentTo[p2p.Peers](b, many); len(l) != 1 || len(m) != 1 || len(m[0].Peers) != hintPeers {
+			t.Errorf("who was turned away got %v and %d times names", l, len(m))
+		}
 	})
 }
 

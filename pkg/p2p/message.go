@@ -32,6 +32,7 @@ type Join struct {
 	CanWait   bool   // the Runs may be left to others, see State.Elsewhere
 	Known     int    // piece hashes that the sender knows
 	Part      bool   // only pieces that are asked for by number are wanted, not the whole blob
+	Near      int    // members of its own zone that the sender has
 }
 
 // State answers a Join: what the sender holds of the blob.
@@ -107,7 +108,7 @@ func frames(m Message) ([]*pb.Frame, error) {
 	case Join:
 		return one(&pb.Frame{Body: &pb.Frame_Join{Join: &pb.Join{Digest: string(m.Digest), Size: m.Size, Source: m.Source,
 			Have: m.Have, Complete: m.Complete, WantPeers: uint32(min(max(m.WantPeers, 0), maxWantPeers)),
-			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: uint32(m.Known), Part: m.Part}}})
+			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: uint32(m.Known), Part: m.Part, Near: uint32(m.Near)}}})
 	case State:
 		return one(&pb.Frame{Body: &pb.Frame_State{State: &pb.State{Digest: string(m.Digest), Size: m.Size, Have: m.Have, Complete: m.Complete,
 			Elsewhere: m.Elsewhere, Known: uint32(m.Known), Swarm: uint32(m.Swarm)}}})
@@ -176,11 +177,11 @@ func message(f *pb.Frame) (Message, error) {
 		if err == nil {
 			err = checkBlob(m.Size, m.Have)
 		}
-		if err == nil && (len(m.Source) > maxSource || m.WantPeers > maxWantPeers || m.Known > maxPieces) {
-			err = fmt.Errorf("source of %d bytes, %d peers wanted, %d hashes known", len(m.Source), m.WantPeers, m.Known)
+		if err == nil && (len(m.Source) > maxSource || m.WantPeers > maxWantPeers || m.Known > maxPieces || m.Near > maxSwarm) {
+			err = fmt.Errorf("source of %d bytes, %d peers wanted, %d hashes and %d members known", len(m.Source), m.WantPeers, m.Known, m.Near)
 		}
 		return Join{Digest: d, Size: m.Size, Source: m.Source, Have: m.Have, Complete: m.Complete, WantPeers: int(m.WantPeers),
-			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: int(m.Known), Part: m.Part}, wrapf(err, "join")
+			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: int(m.Known), Part: m.Part, Near: int(m.Near)}, wrapf(err, "join")
 	case *pb.Frame_State:
 		m := b.State
 		d, err := checkDigest(m.Digest)

@@ -436,6 +436,7 @@ type Join struct {
 	CanWait       bool                   `protobuf:"varint,8,opt,name=can_wait,json=canWait,proto3" json:"can_wait,omitempty"` // the Runs may be left to others: State.elsewhere
 	Known         uint32                 `protobuf:"varint,9,opt,name=known,proto3" json:"known,omitempty"`                    // piece hashes that the sender knows
 	Part          bool                   `protobuf:"varint,10,opt,name=part,proto3" json:"part,omitempty"`                     // only pieces that are asked for by number are wanted, not the whole blob
+	Near          uint32                 `protobuf:"varint,11,opt,name=near,proto3" json:"near,omitempty"`                     // members of its own zone that the sender has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +539,13 @@ func (x *Join) GetPart() bool {
 		return x.Part
 	}
 	return false
+}
+
+func (x *Join) GetNear() uint32 {
+	if x != nil {
+		return x.Near
+	}
+	return 0
 }
 
 type State struct {
@@ -1440,7 +1448,7 @@ const file_swarm_proto_rawDesc = "" +
 	"\x04Ping\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\x04R\x05token\"\x1c\n" +
 	"\x04Pong\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\x04R\x05token\"\xf7\x01\n" +
+	"\x05token\x18\x01 \x01(\x04R\x05token\"\x8b\x02\n" +
 	"\x04Join\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
@@ -1453,7 +1461,8 @@ const file_swarm_proto_rawDesc = "" +
 	"\bcan_wait\x18\b \x01(\bR\acanWait\x12\x14\n" +
 	"\x05known\x18\t \x01(\rR\x05known\x12\x12\n" +
 	"\x04part\x18\n" +
-	" \x01(\bR\x04part\"\xad\x01\n" +
+	" \x01(\bR\x04part\x12\x12\n" +
+	"\x04near\x18\v \x01(\rR\x04near\"\xad\x01\n" +
 	"\x05State\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +

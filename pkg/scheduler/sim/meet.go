@@ -125,11 +125,12 @@ func (h *host) near() int {
 }
 
 // roomFor tells whether o may be one more neighbour of h: three quarters of the
-// places are for its own zone, the others for all other zones, as in pkg/fetch.
+// places are for its own zone, fewer the more o has, the others for all other
+// zones, as in pkg/fetch.
 func (h *host) roomFor(o *host) bool {
 	near, most := h.near(), h.w.c.Neighbours
 	if o.zone == h.zone {
-		return near < most*3/4
+		return near < most*3/4-o.near()/2
 	}
 	return len(h.neighbours)-near < most/4
 }
@@ -160,6 +161,10 @@ func (h *host) meet(o *host) {
 		w.book(h, o, kindJoin, w.c.Wire.DialTrips, sizeDial)
 		w.book(o, h, kindJoin, w.c.Wire.DialTrips, sizeDial)
 		if !h.roomFor(o) || !o.roomFor(h) {
+			if h.wantsNames() {
+				h.inquiries++
+				o.names(h)
+			}
 			return
 		}
 	}
@@ -184,7 +189,7 @@ func (h *host) joinTo(n *neighbour) {
 		field += len(f.Bytes())
 	}
 	wantRuns := h.wantsRuns(n)
-	wantPeers := o.seeder || h.near() < fewNeighbours && h.inquiries < maxInquiries
+	wantPeers := o.seeder || h.wantsNames()
 	if wantPeers && !o.seeder {
 		h.inquiries++
 	}
@@ -214,19 +219,29 @@ func (h *host) joinTo(n *neighbour) {
 		if !wantPeers || w.c.NoHint && o.seeder {
 			return
 		}
-		if named := o.hint(h, hinted); len(named) > 0 {
-			w.say(o, h, kindJoin, sizePeers+len(named)*sizePeer, func() {
-				for _, x := range named {
-					h.dial(x)
-				}
-			})
-		}
+		o.names(h)
 	})
+}
+
+// wantsNames tells whether h asks a neighbour for others.
+func (h *host) wantsNames() bool {
+	return h.near() < fewNeighbours && h.inquiries < maxInquiries
+}
+
+// names tells to of others to meet.
+func (h *host) names(to *host) {
+	if named := h.hint(to, hinted); len(named) > 0 {
+		h.w.say(h, to, kindJoin, sizePeers+len(named)*sizePeer, func() {
+			for _, x := range named {
+				to.dial(x)
+			}
+		})
+	}
 }
 
 // A seeder names fewer peers where it knows many, as in pkg/fetch.
 const (
-	hintFew = 10
+	hintFew = 5
 	hintAll = 512
 )
 
