@@ -104,6 +104,7 @@ var edges = map[string]map[string]string{
 		"internal/local":    "opens the repositories that images are moved to",
 		"internal/status":   "prints a daemon's status page",
 		"internal/transfer": "moves images in and out",
+		"pkg/p2p":           "compares swarm keys before a host joins",
 		"pkg/registry":      "names of images, platforms",
 		"pkg/store":         "opens the store that images are moved to",
 		"pkg/upstream":      "pulls images",

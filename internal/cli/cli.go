@@ -33,7 +33,7 @@ upstream once and hands pieces of it to the peerd on every host.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewSeeder(); return l }
-	root.AddCommand(serve, newStatus("seeder"), newConfig("seeder", newLoader), newAudit(), newImport(), newExport(),
+	root.AddCommand(serve, newStatus("seeder"), newLogLevel("seeder"), newConfig("seeder", newLoader), newAudit(), newImport(), newExport(),
 		newBackup(), newRestore(), newVerify(), newVersion("seeder"))
 	root.AddCommand(operate()...)
 	return root
@@ -50,7 +50,7 @@ from the upstream.`)
 		return l, func(ctx context.Context) error { return run(ctx, *c) }
 	})
 	newLoader := func() *config.Loader { _, l := config.NewPeerd(); return l }
-	root.AddCommand(serve, newStatus("peerd"), newConfig("peerd", newLoader), newSetup(), newDoctor(), newVersion("peerd"))
+	root.AddCommand(serve, newStatus("peerd"), newLogLevel("peerd"), newConfig("peerd", newLoader), newJoin(), newSetup(), newDoctor(), newVersion("peerd"))
 	return root
 }
 

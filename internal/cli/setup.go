@@ -40,6 +40,11 @@ type setupOptions struct {
 	resolveMirror   bool
 }
 
+const (
+	setupState   = "/var/lib/samara/setup"
+	reloadNeeded = "reload-needed" // a note's code
+)
+
 // setupFlags are those of serve that say something here.
 var setupFlags = []string{"config", "data", "listen", "seeder", "seeder-ca", "upstream"}
 
@@ -104,7 +109,7 @@ func (o *setupOptions) bind(fs *pflag.FlagSet) {
 // bindHost adds the flags that say where the host's files are.
 func (o *setupOptions) bindHost(fs *pflag.FlagSet) {
 	fs.StringVar(&o.root, "root", "/", "directory below which the host's files are, for chroots and hostPath mounts")
-	fs.StringVar(&o.state, "state", "/var/lib/samara/setup", "directory below --root for what undo needs")
+	fs.StringVar(&o.state, "state", setupState, "directory below --root for what undo needs")
 	fs.BoolVar(&o.json, "json", false, "print the result as JSON")
 }
 
@@ -367,12 +372,16 @@ func (o *setupOptions) verify(cmd *cobra.Command, h *hostconf.Host) error {
 			return err
 		}
 	} else {
-		for _, p := range r.Proofs {
-			fmt.Fprintf(w, "%s: %s: asks %s first (%s)\n", p.Runtime, p.Registry, r.Mirror, p.Path)
-		}
-		showNotes(w, r.Notes)
+		showProofs(w, r)
 	}
 	return unproven(r)
+}
+
+func showProofs(w io.Writer, r *hostconf.Report) {
+	for _, p := range r.Proofs {
+		fmt.Fprintf(w, "%s: %s: asks %s first (%s)\n", p.Runtime, p.Registry, r.Mirror, p.Path)
+	}
+	showNotes(w, r.Notes)
 }
 
 // unproven is the error of a report with problems; its status is the lowest of
@@ -401,7 +410,7 @@ func verifyStatus(code string) int {
 	switch {
 	case strings.HasPrefix(code, "config-path-"):
 		return 11
-	case code == "restart-needed", code == "reload-needed":
+	case code == "restart-needed", code == reloadNeeded:
 		return 12
 	case code == "mirror-down":
 		return 13

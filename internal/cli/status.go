@@ -37,16 +37,10 @@ func newStatus(daemon string) *cobra.Command {
 	cmd := &cobra.Command{Use: "status", Short: "Show what a running " + daemon + " does", Args: cobra.NoArgs,
 		Long: "Ask the admin server of a running " + daemon + " and show peers, blobs under way, bytes by source and upstreams."}
 	fs := cmd.Flags()
-	fs.StringVar(&o.admin, "admin-listen", "", "HOST:PORT or URL of the admin server ($"+strings.ToUpper(daemon)+"_ADMIN_LISTEN, else 127.0.0.1:9095)")
+	o.bindAdmin(fs)
 	fs.BoolVar(&o.json, "json", false, "print the JSON document as it is")
 	fs.BoolVarP(&o.watch, "watch", "w", false, "again and again, until interrupted")
 	fs.DurationVar(&o.interval, "interval", time.Second, "time between two looks with --watch")
-	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "admin" {
-			name = "admin-listen"
-		}
-		return pflag.NormalizedName(name)
-	})
 	cmd.RunE = runs(func(cmd *cobra.Command) error {
 		u, err := o.url(os.Getenv)
 		if err != nil {
@@ -65,8 +59,25 @@ func newStatus(daemon string) *cobra.Command {
 	return cmd
 }
 
+// bindAdmin adds the flag that says where the admin server is.
+func (o *statusOptions) bindAdmin(fs *pflag.FlagSet) {
+	fs.StringVar(&o.admin, "admin-listen", "", "HOST:PORT or URL of the admin server ($"+strings.ToUpper(o.daemon)+"_ADMIN_LISTEN, else 127.0.0.1:9095)")
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "admin" {
+			name = "admin-listen"
+		}
+		return pflag.NormalizedName(name)
+	})
+}
+
 // url of the status document.
 func (o *statusOptions) url(getenv func(string) string) (string, error) {
+	base, err := o.base(getenv)
+	return base + "/v1/status", err
+}
+
+// base is the admin server's URL.
+func (o *statusOptions) base(getenv func(string) string) (string, error) {
 	a := o.admin
 	if a == "" {
 		a = getenv(strings.ToUpper(o.daemon) + "_ADMIN_LISTEN")
@@ -74,8 +85,7 @@ func (o *statusOptions) url(getenv func(string) string) (string, error) {
 	if a == "" {
 		a = "127.0.0.1:9095"
 	}
-	base, err := adminURL(a)
-	return base + "/v1/status", err
+	return adminURL(a)
 }
 
 // loop shows the status until ctx ends. A daemon that is away for a moment is
@@ -123,6 +133,11 @@ func (o *statusOptions) show(ctx context.Context, url string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// adminClient asks without a proxy: the admin server is near.
+func adminClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+}
+
 func fetchStatus(ctx context.Context, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -130,8 +145,7 @@ func fetchStatus(ctx context.Context, url string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tr := &http.Transport{DisableKeepAlives: true} // no proxy: the admin server is near
-	resp, err := (&http.Client{Transport: tr}).Do(req)
+	resp, err := adminClient().Do(req)
 	if err != nil {
 		var ue interface{ Unwrap() error }
 		if errors.As(err, &ue) {

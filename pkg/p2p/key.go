@@ -56,9 +56,18 @@ func LoadSwarmKey(path string) (pnet.PSK, error) {
 	if err != nil {
 		return nil, fmt.Errorf("p2p: swarm key: %w", err)
 	}
+	psk, err := ParseSwarmKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("p2p: swarm key %s: %w", path, err)
+	}
+	return psk, nil
+}
+
+// ParseSwarmKey reads a private network key in swarm.key format.
+func ParseSwarmKey(b []byte) (pnet.PSK, error) {
 	psk, err := pnet.DecodeV1PSK(bytes.NewReader(b))
 	if err != nil {
-		return nil, fmt.Errorf("p2p: swarm key %s: not in swarm.key format (/key/swarm/psk/1.0.0/, /base16/, 64 hex digits): %w", path, err)
+		return nil, fmt.Errorf("not in swarm.key format (/key/swarm/psk/1.0.0/, /base16/, 64 hex digits): %w", err)
 	}
 	return psk, nil
 }
@@ -68,11 +77,20 @@ func LoadSwarmKey(path string) (pnet.PSK, error) {
 func CreateSwarmKey(path string) (pnet.PSK, error) {
 	psk := make(pnet.PSK, 32)
 	rand.Read(psk)
-	b := []byte("/key/swarm/psk/1.0.0/\n/base16/\n" + hex.EncodeToString(psk) + "\n")
-	if err := writeSecret(path, b); err != nil {
-		return nil, fmt.Errorf("p2p: new swarm key: %w", err)
+	if err := SaveSwarmKey(path, psk); err != nil {
+		return nil, err
 	}
 	return psk, nil
+}
+
+// SaveSwarmKey writes a private network key to path with mode 0600. It fails
+// with fs.ErrExist where there is a file already.
+func SaveSwarmKey(path string, psk pnet.PSK) error {
+	b := []byte("/key/swarm/psk/1.0.0/\n/base16/\n" + hex.EncodeToString(psk) + "\n")
+	if err := writeSecret(path, b); err != nil {
+		return fmt.Errorf("p2p: new swarm key: %w", err)
+	}
+	return nil
 }
 
 // Fingerprint names a private network key without giving it away: 16
