@@ -77,6 +77,35 @@ func TestPrometheusTakesThem(t *testing.T) {
 	}
 }
 
+// So does it that for Kubernetes. Debian's promtool is built without
+// kubernetes_sd_configs, of which the one for pods is taken as read: files stand in.
+func TestPrometheusTakesThemOnKubernetes(t *testing.T) {
+	const discovery = "kubernetes_sd_configs: [{role: pod}]"
+	text := string(read(t, filepath.Join(manifests, "prometheus-kubernetes.yaml")))
+	if strings.Count(text, discovery) != 1 {
+		t.Fatalf("it does not have %s once", discovery)
+	}
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"prometheus.yaml": strings.Replace(text, discovery, "file_sd_configs: [{files: [pods.json]}]", 1),
+		"rules.yaml":      string(read(t, filepath.Join(manifests, "rules.yaml"))),
+		"pods.json":       "[]",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := promtool(t, "check", "config", filepath.Join(dir, "prometheus.yaml")); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+	plain := string(read(t, filepath.Join(manifests, "prometheus.yaml")))
+	for _, job := range []string{"samara-peerd", "samara-seeder"} {
+		if !strings.Contains(plain, "job_name: "+job) || !strings.Contains(text, `replacement: "samara-$1"`) {
+			t.Errorf("the jobs of the two differ: %s", job)
+		}
+	}
+}
+
 // Every alert fires, is quiet and ends as its tests say.
 func TestRules(t *testing.T) {
 	if out, err := promtool(t, "test", "rules", "rules_test.yaml", "rules_minutes_test.yaml"); err != nil {
