@@ -68,7 +68,7 @@ unit: versitygw nfpm ## unit tests with the race detector
 	$(GO) test -timeout 8m ./packaging/...
 
 .PHONY: integration
-integration: ## the lab, and every promise of the acceptance table at a small size
+integration: build ## the lab, and every promise of the acceptance table at a small size
 	$(GO) test -timeout 4m $$($(GO) list ./test/... | grep -v /test/integration)
 	$(GO) test -timeout 10m ./test/integration/...
 
@@ -127,6 +127,13 @@ accept-upgrade: clients runtimes ## every real client while peerd or the seeder 
 .PHONY: accept-clients
 accept-clients: clients runtimes ## every real client against every fault; needs root, ~ 1 h; ACCEPTFLAGS='--clients docker --conditions ^peer'
 	@$(GO) run ./test/acceptclients $(ACCEPTFLAGS)
+
+RECIPE_PACKAGES := nginx haproxy wireguard-go wireguard-tools apache2-utils jq python3-yaml
+
+.PHONY: recipes
+recipes: clients build ## the files and commands of docs/recipes, run against the real programs; needs root
+	@$(MAKE) --no-print-directory packages PACKAGES='$(RECIPE_PACKAGES)'
+	SAMARA_RECIPES=all $(GO) test -count 1 -timeout 60m -v ./test/recipes
 
 .PHONY: lint
 lint: $(GOLANGCI) ## go vet and golangci-lint
@@ -227,8 +234,8 @@ generate: ## everything that is generated and committed
 packages: # Debian packages, their services not started; does nothing when they are there, names them when it may not install
 	@missing=(); \
 	for p in $(PACKAGES); do \
-	  case $$p in iproute2) prog=ip;; docker.io) prog=dockerd;; etcd-server) prog=etcd;; nftables) prog=nft;; containernetworking-plugins) prog=/usr/lib/cni/bridge;; *) prog=$$p;; esac; \
-	  PATH="$$PATH:/usr/sbin:/sbin" command -v $$prog >/dev/null 2>&1 || missing+=($$p); \
+	  case $$p in iproute2) prog=ip;; docker.io) prog=dockerd;; wireguard-tools) prog=wg;; apache2-utils) prog=htpasswd;; python3-yaml) prog=/usr/lib/python3/dist-packages/yaml/__init__.py;; etcd-server) prog=etcd;; nftables) prog=nft;; containernetworking-plugins) prog=/usr/lib/cni/bridge;; *) prog=$$p;; esac; \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v $$prog >/dev/null 2>&1 || [ -f $$prog ] || missing+=($$p); \
 	done; \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then \
