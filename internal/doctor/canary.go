@@ -336,7 +336,7 @@ func verdict(c *Check, r hostconf.Runtime, got *canary.Canary, perr error, took 
 	case perr != nil || !got.Pulled():
 		c.Result, c.Code = Fault, codeCanaryFailed
 		c.Text = fmt.Sprintf("the mirror was asked (%d requests), but the pull failed: %s", len(got.Seen), said)
-		c.Remedy = "see the runtime's own log; the mirror has given what it was asked for"
+		c.Remedy = "what the runtime says is the cause, and its own log says more (its disk, its rights, its proxy); the mirror has given what it was asked for"
 	default:
 		c.Result = OK
 		c.Text = fmt.Sprintf("pulled through the mirror in %s: %d requests of %s", took.Round(time.Millisecond), len(got.Seen), agent(got.Seen))

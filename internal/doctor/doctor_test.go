@@ -44,8 +44,7 @@ func healthy() (status.Status, status.Examination) {
 	return st, x
 }
 
-// What peerd tells is judged. That nobody is in the DHT beside neighbours is not
-// made with real peers: they are both by the same connection.
+// What peerd tells is judged. test/node makes each fault with real parts.
 func TestJudgement(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -180,7 +180,7 @@ func (d *doctor) checkPeers() Check {
 	case s.DHTPeers == 0:
 		c.Result, c.Code = Fault, codeDHTAlone
 		c.Text += ": without its seeder this node finds nobody"
-		c.Remedy = "open TCP 4001 between the nodes, both ways; give --advertise where addresses are translated"
+		c.Remedy = "have seeder and nodes run the same release (`peerd version`); where they do, restart peerd, and look whether its neighbours are overloaded"
 	default:
 		c.Result = OK
 	}

@@ -118,6 +118,10 @@ func TestDoctor(t *testing.T) {
 			write(t, w.key, "/key/swarm/psk/1.0.0/\n/base16/\n"+strings.Repeat("5a", 32)+"\n")
 			t.Cleanup(func() { w.key = key })
 		}, want: []string{"key-wrong", "mirror-down"}, verdict: "bypassed", remedy: "swarm.key"},
+		{name: "containerd's disk is full", make: w.fillContainerd,
+			want: []string{"canary-failed"}, verdict: "bypassed", remedy: "its own log"},
+		{name: "disk fails", make: w.breakDisk,
+			want: []string{"disk-failing"}, verdict: "impaired", remedy: "dmesg"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.make != nil {
@@ -244,6 +248,16 @@ func (w *ward) behind(t *testing.T) {
 		}
 		w.finds(t, "impaired", 11, []string{"seeder-unreachable", "no-peers", "upstream-unreachable"}, "start the seeder")
 	})
+	t.Run("the one neighbour is not in the DHT", func(t *testing.T) {
+		if _, err := w.peerd.Stop(20 * time.Second); err != nil { // its DHT remembers the seeder
+			t.Fatal(err)
+		}
+		if err := w.peerd.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.joinBesideDHT(t)
+		w.finds(t, "impaired", 11, []string{"dht-alone", "seeder-unreachable", "upstream-unreachable"}, "release")
+	})
 }
 
 // containerdWithout has containerd run without a config_path, until the end of the
@@ -265,6 +279,36 @@ func (w *ward) containerdWithout(t *testing.T, imported string) {
 		write(t, containerdFile, string(before))
 		os.RemoveAll("/etc/containerd/conf.d")
 		w.runtime.restart()
+	})
+}
+
+// fillContainerd leaves containerd no room for what it pulls, until the end of the
+// test.
+func (w *ward) fillContainerd(t *testing.T) {
+	dir := filepath.Join(w.runtime.root, "io.containerd.content.v1.content", "ingest")
+	output(t, "mount", "-t", "tmpfs", "-o", "size=64k", "full", dir)
+	t.Cleanup(func() { output(t, "umount", dir) })
+	_, _ = try(t, "dd", "if=/dev/zero", "of="+filepath.Join(dir, "big"), "bs=4k") // it ends when the disk is full
+}
+
+// breakDisk has the file system of peerd's data give up, as ext4 does when its
+// disk fails, until the end of the test.
+func (w *ward) breakDisk(t *testing.T) {
+	dir := filepath.Dir(w.data)
+	output(t, "mount", "-o", "remount,abort", dir)
+	t.Cleanup(func() {
+		if _, err := w.peerd.Stop(20 * time.Second); err != nil {
+			t.Error(err)
+		}
+		output(t, "umount", dir)
+		image := filepath.Join(w.host.Dir(), "disk.img")
+		if out, err := try(t, "e2fsck", "-f", "-y", image); err != nil && !strings.Contains(out, "MODIFIED") { // its status says that it has mended something
+			t.Errorf("e2fsck: %v: %s", err, out)
+		}
+		output(t, "mount", "-o", "loop", image, dir)
+		if err := w.peerd.Restart(context.Background()); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

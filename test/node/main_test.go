@@ -206,6 +206,7 @@ type service struct {
 	host *lab.Host
 	p    *lab.Process
 	cmd  lab.Command
+	root string // where it keeps what it has pulled
 	up   func() error
 }
 

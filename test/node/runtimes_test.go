@@ -48,7 +48,7 @@ func containerd(t *testing.T, h *lab.Host, program string, format int) *service 
 	ctr := needs(t, "ctr", "package containerd")
 	dir := filepath.Join(h.Dir(), program)
 	write(t, containerdFile, fmt.Sprintf(containerdConfig, format, filepath.Join(dir, "root"), filepath.Join(dir, "opt")))
-	s := &service{t: t, host: h, cmd: lab.Command{Name: program, Path: path}, up: func() error {
+	s := &service{t: t, host: h, root: filepath.Join(dir, "root"), cmd: lab.Command{Name: program, Path: path}, up: func() error {
 		_, err := try(t, ctr, "version")
 		return err
 	}}
@@ -67,7 +67,7 @@ func dockerd(t *testing.T, h *lab.Host) *service {
 	path, docker := needs(t, "dockerd", "package docker.io"), needs(t, "docker", "package docker.io")
 	write(t, dockerFile, "{\n\t\"debug\": false\n}")
 	dir := filepath.Join(h.Dir(), "docker")
-	s := &service{t: t, host: h, cmd: lab.Command{Name: "dockerd", Path: path, Args: []string{"--data-root", dir,
+	s := &service{t: t, host: h, root: dir, cmd: lab.Command{Name: "dockerd", Path: path, Args: []string{"--data-root", dir,
 		"--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--storage-driver", "vfs"}, PrivateMounts: true}, up: func() error {
 		_, err := try(t, docker, "version")
 		return err
