@@ -171,12 +171,15 @@ func (d *Download) perPeer() int {
 
 // maxRequests is how many requests may be under way in all. On a slow link each
 // of many takes long, and a reader would wait for its piece longer than a client
-// does: there are fewer in proportion.
+// does: there are fewer in proportion. How slow it is the first pieces tell, so
+// there are as few as on the slowest until these have come.
 func (d *Download) maxRequests() int {
+	least := max(d.c.MaxRequests/4, min(d.c.MaxRequests, 4))
+	n := min(d.c.MaxRequests, least+d.arrived)
 	if d.typical <= slowPiece {
-		return d.c.MaxRequests
+		return n
 	}
-	return max(int(float64(d.c.MaxRequests)*slowPiece.Seconds()/d.typical.Seconds()), d.c.MaxRequests/4)
+	return min(n, max(int(float64(d.c.MaxRequests)*slowPiece.Seconds()/d.typical.Seconds()), least))
 }
 
 const slowPiece = 1500 * time.Millisecond

@@ -18,6 +18,7 @@ type Download struct {
 
 	have    set
 	missing int
+	arrived int      // pieces that came since New
 	busy    []uint16 // requests under way, not stalled, that bring the piece
 	open    set      // missing and busy == 0: to be asked for
 	openN   int

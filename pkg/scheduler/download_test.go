@@ -417,12 +417,13 @@ func TestRequestsOfASlowLink(t *testing.T) {
 	}
 	d := New(Config{Geometry: g})
 	for _, c := range []struct {
+		arrived int
 		typical time.Duration
 		want    int
-	}{{0, 32}, {slowPiece, 32}, {2 * slowPiece, 16}, {time.Minute, 8}} {
-		d.typical = c.typical
+	}{{0, 0, 8}, {1, slowPiece, 9}, {1, time.Minute, 8}, {24, slowPiece, 32}, {50, slowPiece, 32}, {50, 2 * slowPiece, 16}, {50, time.Minute, 8}} {
+		d.arrived, d.typical = c.arrived, c.typical
 		if got := d.maxRequests(); got != c.want {
-			t.Errorf("pieces take %s: %d requests, want %d", c.typical, got, c.want)
+			t.Errorf("%d pieces came and take %s: %d requests, want %d", c.arrived, c.typical, got, c.want)
 		}
 	}
 }

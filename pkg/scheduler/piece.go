@@ -68,6 +68,7 @@ func (d *Download) pieceOK(ev PieceOK) bool {
 		return false
 	}
 	d.missing--
+	d.arrived++
 	if d.unneeded != nil {
 		d.unneeded.del(i)
 	}
