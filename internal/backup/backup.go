@@ -16,6 +16,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/samara-p2p/samara/internal/datadir"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
 )
@@ -138,7 +139,10 @@ func checkData(dir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is no data directory of a seeder (%w); give it with --data", dir, err)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return datadir.Check(dir)
 }
 
 func (b *run) take(ctx context.Context, started time.Time) error {

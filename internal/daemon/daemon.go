@@ -22,6 +22,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/backup"
 	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/datadir"
 	"github.com/samara-p2p/samara/internal/handover"
 	"github.com/samara-p2p/samara/internal/obs"
 	"github.com/samara-p2p/samara/internal/scrub"
@@ -155,6 +156,12 @@ func (d *Daemon) openData(context.Context) (err error) {
 	}
 	if err := backup.Finished(dir); err != nil {
 		return err
+	}
+	if err := datadir.Claim(dir); err != nil {
+		if errors.Is(err, datadir.ErrVersion) {
+			return err // it says what to do
+		}
+		return explainData(dir, err)
 	}
 	path := filepath.Join(dir, "identity.key")
 	if d.key, err = p2p.LoadOrCreateKey(path); err != nil {

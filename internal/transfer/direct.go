@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/samara-p2p/samara/internal/backup"
+	"github.com/samara-p2p/samara/internal/datadir"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
@@ -40,6 +41,9 @@ func OpenDirect(dir string, names *registry.Resolver, o store.Options, open func
 		return nil, fmt.Errorf("%w; --data names the seeder's data directory", err)
 	}
 	if err := backup.Finished(dir); err != nil {
+		return nil, err
+	}
+	if err := datadir.Claim(dir); err != nil {
 		return nil, err
 	}
 	fi, err := os.Stat(dir)

@@ -90,24 +90,33 @@ func (s *Store) open() (err error) {
 	return nil
 }
 
-// checkVersion refuses a directory that another version of this package wrote.
+// checkVersion refuses a directory that another version of this package wrote, and
+// gives one without a version this one's.
 func (s *Store) checkVersion() error {
-	path := filepath.Join(s.dir, versionName)
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = renameio.WriteFile(path, []byte(versionText), filePerm, renameio.WithTempDir(s.dir))
+	known, err := knownVersion(s.dir)
+	if err == nil && !known {
+		err = renameio.WriteFile(filepath.Join(s.dir, versionName), []byte(versionText), filePerm, renameio.WithTempDir(s.dir))
 		if err != nil {
 			return dirError(s.dir, err)
 		}
-		return nil
-	case err != nil:
-		return dirError(s.dir, err)
-	case string(b) != versionText:
-		return fmt.Errorf("store: open %s: its format is %q, this program knows %q; use the program that wrote it, or another directory",
-			s.dir, strings.TrimSpace(string(b)), strings.TrimSpace(versionText))
 	}
-	return nil
+	return err
+}
+
+// knownVersion reports whether the store in dir has a version, and refuses another
+// than this one's.
+func knownVersion(dir string) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(dir, versionName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, dirError(dir, err)
+	case string(b) != versionText:
+		return false, fmt.Errorf("store: open %s: its format is %.40q, this program knows %q; use the program that wrote it, or another directory",
+			dir, strings.TrimSpace(string(b)), strings.TrimSpace(versionText))
+	}
+	return true, nil
 }
 
 // load reads what every blob directory holds.

@@ -56,8 +56,12 @@ func Peek(dir string, d digest.Digest) (*os.File, Info, error) {
 }
 
 // List lists what Peek finds in the store in dir, in order. Content that comes
-// or goes meanwhile may be in the list, or not.
+// or goes meanwhile may be in the list, or not. A store of another version is
+// refused.
 func List(dir string) ([]digest.Digest, error) {
+	if _, err := knownVersion(dir); err != nil {
+		return nil, err
+	}
 	var list []digest.Digest
 	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
 		dirs, err := subdirs(filepath.Join(dir, blobsName, string(alg)), 2)
