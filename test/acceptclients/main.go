@@ -6,6 +6,7 @@
 //	go run ./test/acceptclients --list
 //	go run ./test/acceptclients --clients 'docker|podman' --conditions '^upstream'
 //	go run ./test/acceptclients --json out.json --worlds 3
+//	go run ./test/acceptclients --rolling                    a rolling upgrade of a fleet instead
 //
 // It exits with 1 when a cell is not as it should be and 2 when it could not be run.
 package main
@@ -35,6 +36,7 @@ func main() {
 	jsonPath := flag.String("json", "", "write the cells to this file")
 	keep := flag.String("keep", filepath.Join(os.TempDir(), "samara-failed"), "directory for the daemons' logs of cells that are not as they should be")
 	worlds := flag.Int("worlds", 3, "clients at a time: most of a cell is waiting")
+	rolls := flag.Bool("rolling", false, "instead of the matrix: one host for each of eight clients, and a rolling upgrade in each way while all pull")
 	flag.Parse()
 	if *list {
 		for _, k := range clients.Kinds() {
@@ -51,7 +53,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	bad, err := run(ctx, *kinds, *conditions, *jsonPath, *keep, *worlds)
+	run := func() (bool, error) { return run(ctx, *kinds, *conditions, *jsonPath, *keep, *worlds) }
+	if *rolls {
+		run = func() (bool, error) { return rolling(ctx, *kinds, *jsonPath, *keep) }
+	}
+	bad, err := run()
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "acceptclients:", err)
@@ -117,11 +123,15 @@ func run(ctx context.Context, kindsPattern, conditionsPattern, jsonPath, keep st
 	if jsonPath == "" {
 		return bad, nil
 	}
-	text, err := json.MarshalIndent(cells, "", "  ")
+	return bad, writeJSON(jsonPath, cells)
+}
+
+func writeJSON(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		return bad, err
+		return err
 	}
-	return bad, os.WriteFile(filepath.Clean(jsonPath), append(text, '\n'), 0o644)
+	return os.WriteFile(filepath.Clean(path), append(text, '\n'), 0o644)
 }
 
 // row runs one client through all conditions, in a world of its own.
@@ -147,7 +157,7 @@ func row(ctx context.Context, bin lab.Binaries, k clients.Kind, conditions []cli
 		start := time.Now()
 		cell := r.Run(ctx, c)
 		cells = append(cells, cell)
-		if err := keepLogs(keep, cell); err != nil {
+		if err := keepLogs(keep, cell.Client+"-"+cell.Condition, cell.Logs); err != nil {
 			return cells, err
 		}
 		fmt.Printf("%-24s %-28s %-6s %5.1f s (%.1f s in all) mirror %d straight %d peers %d seeder %d upstream %d struck %d %s\n", cell.Client, cell.Condition, cell.Verdict,
@@ -156,16 +166,16 @@ func row(ctx context.Context, bin lab.Binaries, k clients.Kind, conditions []cli
 	return cells, nil
 }
 
-// keepLogs writes a cell's logs, if it has any.
-func keepLogs(dir string, c clients.Cell) error {
-	if dir == "" || len(c.Logs) == 0 {
+// keepLogs writes what daemons printed to files that begin with title.
+func keepLogs(dir, title string, logs map[string]string) error {
+	if dir == "" || len(logs) == 0 {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for name, text := range c.Logs {
-		file := strings.ReplaceAll(fmt.Sprintf("%s-%s-%s.log", c.Client, c.Condition, name), "/", "-")
+	for name, text := range logs {
+		file := strings.ReplaceAll(fmt.Sprintf("%s-%s.log", title, name), "/", "-")
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			return err
 		}

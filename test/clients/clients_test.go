@@ -56,3 +56,39 @@ func TestMatrix(t *testing.T) {
 		})
 	}
 }
+
+// TestRolling is a small rolling upgrade: make accept-upgrade runs eight clients.
+func TestRolling(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs programs")
+	}
+	if err := Missing(); err != nil {
+		t.Skip(err)
+	}
+	kinds := []Kind{HTTPKind()}
+	for _, k := range Kinds() {
+		if (k.Name == "skopeo" || k.Name == "containerd-1.6-cri") && k.Missing() == nil {
+			kinds = append(kinds, k)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	f, err := NewFleet(ctx, FleetConfig{Old: binaries, New: binaries, Kinds: kinds, Layers: []int{2 << 20, 300 << 10}, Rate: 40 * lab.Mbit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := f.Roll(ctx, HandOver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", *r)
+	if r.Replaced != len(kinds)+1 {
+		t.Errorf("%d daemons were replaced, not %d", r.Replaced, len(kinds)+1)
+	}
+	for _, c := range r.Clients {
+		if c.Failed > 0 || c.Past > 0 || c.Pulls < 2 {
+			t.Errorf("%s: %d of %d pulls failed, %d bytes past the mirror: %s", c.Client, c.Failed, c.Pulls, c.Past, c.Reasons)
+		}
+	}
+}

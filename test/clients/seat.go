@@ -99,6 +99,8 @@ type Seat struct {
 	host   *lab.Host
 	root   string // below it etc/...
 	mirror string // URL; "" = none
+	// registry is the address of registry.lab.test.
+	registry string
 }
 
 // etcs are the parts of /etc that are a seat's own.
@@ -107,7 +109,7 @@ var etcs = []string{"containerd", "docker", "containers"}
 // newSeat makes the files of a host that has no mirror yet: every client reaches
 // registry.lab.test over plain HTTP.
 func newSeat(h *lab.Host, name, registryIP string) (*Seat, error) {
-	s := &Seat{host: h, root: filepath.Join(h.Dir(), name)}
+	s := &Seat{host: h, root: filepath.Join(h.Dir(), name), registry: registryIP}
 	for path, text := range map[string]string{
 		"etc/hosts": "127.0.0.1 localhost\n" + registryIP + " " + registryName + "\n",
 		"etc/containerd/certs.d/" + registryName + "/hosts.toml": "server = \"http://" + registryName + "\"\n",

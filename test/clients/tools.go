@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/samara-p2p/samara/test/lab"
 )
 
 // Kinds are the rows of the matrix.
@@ -96,5 +98,24 @@ func (p *regctl) Start(ctx context.Context) error {
 
 func (p *regctl) Pull(ctx context.Context, image string) error {
 	_, err := p.run(ctx, []string{"REGCTL_CONFIG=" + p.path("regctl.json")}, "regctl", "image", "copy", registryName+"/"+image, "ocidir://"+p.out()+":pulled")
+	return err
+}
+
+// HTTPKind talks HTTP as containerd does, and needs no program.
+func HTTPKind() Kind {
+	return Kind{Name: "http", version: []string{"go", "version"}, Resumes: true, New: func(s *Seat) Client {
+		return &httpClient{&lab.HTTPPuller{Client: s.host.HTTPClient(), Mirror: s.mirror, NS: registryName, Upstream: "http://" + s.registry}}
+	}}
+}
+
+type httpClient struct{ p *lab.HTTPPuller }
+
+func (h *httpClient) Start(context.Context) error  { return nil }
+func (h *httpClient) Remove(context.Context) error { return nil }
+func (h *httpClient) Stop()                        { h.p.Client.CloseIdleConnections() }
+
+func (h *httpClient) Pull(ctx context.Context, image string) error {
+	repo, ref, _ := strings.Cut(image, ":")
+	_, err := h.p.Pull(ctx, repo, ref)
 	return err
 }

@@ -31,18 +31,29 @@ type Binaries struct{ Seeder, Peerd string }
 // Build compiles the daemons of this module into dir and returns their paths.
 // Where SAMARA_BIN is set, the programs found there are used as they are.
 func Build(ctx context.Context, dir string) (Binaries, error) {
-	if pre := os.Getenv("SAMARA_BIN"); pre != "" {
+	return buildUnless(ctx, dir, "SAMARA_BIN")
+}
+
+// BuildOld is as Build, of those that are replaced in an upgrade: the programs that
+// SAMARA_BIN_OLD names, of an earlier version, or else the same ones, which tell
+// another version.
+func BuildOld(ctx context.Context, dir string) (Binaries, error) {
+	return buildUnless(ctx, dir, "SAMARA_BIN_OLD", "-ldflags", "-s -w -X github.com/samara-p2p/samara/internal/cli.version=old")
+}
+
+func buildUnless(ctx context.Context, dir, env string, flags ...string) (Binaries, error) {
+	if pre := os.Getenv(env); pre != "" {
 		b := Binaries{filepath.Join(pre, "seeder"), filepath.Join(pre, "peerd")}
 		for _, p := range []string{b.Seeder, b.Peerd} {
 			if _, err := os.Stat(p); err != nil {
-				return b, fmt.Errorf("programs of SAMARA_BIN: %w", err)
+				return b, fmt.Errorf("programs of %s: %w", env, err)
 			}
 		}
 		return b, nil
 	}
 	b := Binaries{filepath.Join(dir, "seeder"), filepath.Join(dir, "peerd")}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
-		"github.com/samara-p2p/samara/cmd/seeder", "github.com/samara-p2p/samara/cmd/peerd")
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/samara-p2p/samara/cmd/seeder", "github.com/samara-p2p/samara/cmd/peerd")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return b, fmt.Errorf("build the daemons: %w\n%s", err, out)
 	}

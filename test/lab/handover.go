@@ -31,7 +31,7 @@ func (p *Process) handOver(ctx context.Context, status func(context.Context) (*s
 	old := st.PID
 	p.heir.Store(awaited)
 	_ = unix.Kill(old, syscall.SIGHUP) // it is the one that answers, ours or an heir
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	err = Eventually(ctx, func() error {
 		st, err = status(ctx)
@@ -47,6 +47,9 @@ func (p *Process) handOver(ctx context.Context, status func(context.Context) (*s
 	p.heir.Store(int64(st.PID))
 	return nil
 }
+
+// handOverTimeout is longer than what the old process gives the new one.
+const handOverTimeout = 2 * time.Minute
 
 // awaited stands for a process that is not known yet.
 const awaited = -1
