@@ -123,6 +123,22 @@ accept: packages ## the acceptance table at full size (256 MiB, 8 hosts, 100 Mbi
 .PHONY: accept-upgrade
 accept-upgrade: clients runtimes ## every real client while peerd or the seeder is upgraded, stopped or killed; needs root
 	@$(GO) run ./test/acceptclients --conditions '^(peerd-(upgraded|stopped|killed)|seeder-upgraded)' $(ACCEPTFLAGS)
+	@$(MAKE) --no-print-directory accept-rolling
+
+.PHONY: accept-rolling
+accept-rolling: clients runtimes ## a rolling upgrade of eight peerds and the seeder while eight clients pull; needs root; ACCEPTFLAGS='--clients skopeo'
+	@$(GO) run ./test/acceptclients --rolling $(ACCEPTFLAGS)
+
+# What is upgraded from where nothing else is said: the last release; before there is one, the commit before the last change of the wire.
+SKEW_COMMIT ?= $(or $(shell git describe --tags --abbrev=0 --match 'v*' HEAD^ 2>/dev/null),b24758c2c9de038585e78b3482334dc1f3ef0915)
+
+.PHONY: accept-skew
+accept-skew: clients runtimes ## daemons of an earlier commit beside these, on their disks, and replaced by them; needs root; SKEW_COMMIT=v1.2.3
+	@git cat-file -e '$(SKEW_COMMIT)^{commit}' 2>/dev/null || { echo "skipped: this clone does not have $(SKEW_COMMIT), which is to be upgraded from (git fetch --unshallow)"; exit 0; }; \
+	dir=$$(mktemp -d); trap "rm -rf $$dir" EXIT; mkdir $$dir/src; git archive '$(SKEW_COMMIT)' | tar -x -C $$dir/src; \
+	echo "building $(SKEW_COMMIT)"; (cd $$dir/src && CGO_ENABLED=0 $(GO) build -ldflags '-s -w -X github.com/samara-p2p/samara/internal/cli.version=old' -o $$dir/bin/ ./cmd/seeder ./cmd/peerd); \
+	SAMARA_BIN_OLD=$$dir/bin $(GO) test -count 1 -timeout 20m -v ./test/skew; \
+	SAMARA_BIN_OLD=$$dir/bin $(GO) run ./test/acceptclients --rolling --clients '^(containerd-2-cri|skopeo|http)$$' $(ACCEPTFLAGS)
 
 .PHONY: accept-clients
 accept-clients: clients runtimes ## every real client against every fault; needs root, ~ 1 h; ACCEPTFLAGS='--clients docker --conditions ^peer'
