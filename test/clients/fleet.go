@@ -228,7 +228,7 @@ type Pulls struct {
 	Struck bool   `json:"struck"` // its own peerd was replaced while it pulled
 	Failed int    `json:"failed"`
 	// Refused is how many pulls failed of a client that knows no registry but its
-	// mirror, while nobody listened there.
+	// mirror, while that sent new pulls elsewhere, or nobody listened there.
 	Refused  int      `json:"refused,omitempty"`
 	Longest  float64  `json:"longestSeconds"`
 	Bytes    int64    `json:"bytes"`             // of the images that were pulled
@@ -324,7 +324,7 @@ func (m *member) pullOn(ctx, pulls context.Context) {
 		case worked:
 			m.in.Bytes += m.f.size()
 			err = m.client.Remove(ctx)
-		case m.kind.MirrorOnly && away && strings.Contains(reason, "connection refused"):
+		case m.kind.MirrorOnly && away && (strings.Contains(reason, "connection refused") || strings.Contains(reason, "404 Not Found")):
 			m.in.Refused++
 		default:
 			m.in.Failed++
