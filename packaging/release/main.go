@@ -53,6 +53,9 @@ func run(ctx context.Context, args []string) error {
 	if r.version == "" {
 		return errors.New("--version is missing: the Makefile takes it from git describe")
 	}
+	if err := checkManifests("manifests", r.version, r.daemons); err != nil {
+		return err
+	}
 	r.arches = strings.Split(arches, ",")
 	if r.work, err = os.MkdirTemp("", "samara-release-"); err != nil {
 		return err
