@@ -195,6 +195,9 @@ func (u *upstream) follow(ctx context.Context, rq *request, authorization string
 			}
 			return nil, own, err
 		}
+		if own {
+			u.certified(resp.TLS)
+		}
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		default:

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type metrics struct {
 	opened, broken, spared                  *prometheus.CounterVec // upstream
 	inFlight                                *prometheus.GaugeVec   // upstream
 	breaker, rateLimit, rateRemaining       *prometheus.GaugeVec   // upstream, host
+	certificate                             *prometheus.GaugeVec   // upstream, host
 }
 
 func newMetrics(r prometheus.Registerer, namespace string) (*metrics, error) {
@@ -58,12 +60,13 @@ func newMetrics(r prometheus.Registerer, namespace string) (*metrics, error) {
 
 		rateLimit:     gauge("rate_limit", "Requests that the upstream allows in its window, by its own word.", "upstream", "host"),
 		rateRemaining: gauge("rate_limit_remaining", "Requests that are left of them, by its last word.", "upstream", "host"),
+		certificate:   gauge("certificate_expiry_seconds", "When the certificate that the host has shown last ends, in seconds since 1970.", "upstream", "host"),
 	}
 	if r == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{m.requests, m.bytes, m.skipped, m.retries, m.resumes, m.waits, m.inFlight,
-		m.opened, m.broken, m.spared, m.breaker, m.rateLimit, m.rateRemaining} {
+		m.opened, m.broken, m.spared, m.breaker, m.rateLimit, m.rateRemaining, m.certificate} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -88,6 +91,14 @@ func (u *upstream) exchanged(op string, k Kind) {
 	}
 	u.mu.Unlock()
 	u.metrics.requests.WithLabelValues(u.name, op, k.String()).Inc()
+}
+
+// certified notes when the certificate of the upstream's own host ends; nil is
+// a connection without TLS.
+func (u *upstream) certified(c *tls.ConnectionState) {
+	if c != nil && len(c.PeerCertificates) > 0 {
+		u.metrics.certificate.WithLabelValues(u.name, u.host).Set(float64(c.PeerCertificates[0].NotAfter.Unix()))
+	}
 }
 
 func (u *upstream) flying(n int) {

@@ -2,12 +2,17 @@ package upstream
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
@@ -72,6 +77,47 @@ func TestTLS(t *testing.T) {
 				t.Errorf("%d resumes", s.Resumes)
 			}
 		})
+	}
+}
+
+// When the upstream's certificate ends can be watched from the first answer on.
+func TestCertificateExpiry(t *testing.T) {
+	up, url, ca := secure(t)
+	up.AddImage("a/b", "1", 1<<10)
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := prometheus.NewRegistry()
+	c := client(t, url, Options{CAFile: ca, Registerer: r, Namespace: "seeder"})
+	const name = "seeder_upstream_certificate_expiry_seconds"
+	expiries := func() (found []float64) {
+		families, err := r.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.Metric {
+				if f.GetName() == name {
+					found = append(found, m.GetGauge().GetValue())
+				}
+			}
+		}
+		return found
+	}
+	if got := expiries(); len(got) != 0 {
+		t.Errorf("%v before the first answer", got)
+	}
+	if _, err := c.Manifest(t.Context(), "up", "a/b", "1", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := expiries(), []float64{float64(certificate.NotAfter.Unix())}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -32,13 +32,14 @@ import (
 // absent are metrics that rules or dashboards name and that no daemon of this
 // test shows, with the reason. They have to be in the reference.
 var absent = map[string]string{
-	"seeder_events_dropped_total":          "no event is lost here",
-	"seeder_events_pending":                "there is no endpoint",
-	"seeder_objectstore_up":                "there is no object store",
-	"seeder_upstream_rate_limit":           "the upstream has none",
-	"seeder_upstream_rate_limit_remaining": "the upstream has none",
-	"peerd_upstream_bytes_total":           "the seeder gives all",
-	"peerd_upstream_requests_total":        "the seeder gives all",
+	"seeder_events_dropped_total":                "no event is lost here",
+	"seeder_events_pending":                      "there is no endpoint",
+	"seeder_objectstore_up":                      "there is no object store",
+	"seeder_upstream_rate_limit":                 "the upstream has none",
+	"seeder_upstream_rate_limit_remaining":       "the upstream has none",
+	"seeder_upstream_certificate_expiry_seconds": "the upstream is without TLS",
+	"peerd_upstream_bytes_total":                 "the seeder gives all",
+	"peerd_upstream_requests_total":              "the seeder gives all",
 }
 
 // scraped are the labels of each series in the text of a scrape.
