@@ -60,7 +60,7 @@ func (s *swarm) startDownload(release func()) {
 		NoFallback: !s.hasUpstream(),
 		StallAfter: s.e.o.Switch, IdleAfter: 5 * s.e.o.Switch / 2,
 		Patience: 3 * s.e.o.Gap / 5, GiveUp: s.e.o.Gap,
-		Lazy: !s.whole,
+		Lazy: !s.whole, Paced: s.pace != nil,
 	})
 	s.dl = d
 	if s.blob.Have().Count() > 0 {
@@ -266,6 +266,8 @@ func (d *download) step(ev scheduler.Event) {
 			d.s.announce(a.Piece)
 		case scheduler.WakeAt:
 			d.wakeAt(a.At)
+		case scheduler.Pay:
+			d.pay()
 		case scheduler.Stuck:
 			d.giveUp(a.Reason)
 		}

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
@@ -89,6 +90,10 @@ type Want struct {
 	// None: what it asks for piece by piece.
 	Lazy  bool
 	Parts []Part
+
+	// Pace bounds how fast the blob is fetched, until somebody wants it without;
+	// nil: nothing does. Its burst is at least that of NewPace.
+	Pace *rate.Limiter
 
 	// Span is that of the request that wants the blob; nil: it is not traced.
 	Span trace.Span

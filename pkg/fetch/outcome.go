@@ -24,7 +24,10 @@ func (s *swarm) setWanted(w Want) {
 	}
 	if w.pull != nil && len(s.pulls) < maxPulls {
 		s.pulls = append(s.pulls, w.pull)
+	} else if w.pull != nil && w.pull.ended != nil {
+		w.pull.done(ErrUnavailable) // somebody waits for it
 	}
+	s.setPace(w.Pace)
 	if s.sources.add(w.Source) || !s.wanted {
 		if err := s.blob.SetMeta(store.Meta{MediaType: s.blob.Meta().MediaType, Sources: s.sources.names()}); err != nil {
 			s.log.Warn("cannot note the blob's source", zap.Error(err))

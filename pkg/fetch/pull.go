@@ -16,6 +16,8 @@ type pull struct {
 	left int // blobs on their way; one more until all have been begun
 	any  bool
 	err  error // of the first blob that failed
+
+	ended chan struct{} // of one that nobody measures: closed when it has ended
 }
 
 // maxPulls bounds those that one blob remembers: clients may ask for an image
@@ -45,7 +47,9 @@ func (p *pull) done(err error) {
 	if p.err == nil {
 		p.err = err
 	}
-	if p.left--; p.left == 0 && p.any {
+	if p.left--; p.left == 0 && p.ended != nil {
+		close(p.ended)
+	} else if p.left == 0 && p.any {
 		p.e.metrics.pulls.WithLabelValues(resultOf(p.err)).Observe((p.e.now() - p.began).Seconds())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/piece"
@@ -57,6 +58,7 @@ type swarm struct {
 	sealed    sealedSpan
 	early     map[int][2]int // readers' wishes before the download has started
 	pulls     []*pull        // that wait for the blob
+	pace      *rate.Limiter  // of the download; nil: none
 	whole     bool           // all of the blob is wanted, and
 	wholly    chan struct{}  // closed then
 	needed    *piece.Bitfield

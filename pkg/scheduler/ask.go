@@ -204,7 +204,7 @@ func (d *Download) fill() {
 	if d.zone.shared() {
 		far = max(1, min(d.c.MaxRequests/4, crossing/d.zone.sharers())) - d.farRequests()
 	}
-	for d.openN > 0 && d.peerRequests() < max(limit, 1) {
+	for d.openN > 0 && !d.broke() && d.peerRequests() < max(limit, 1) {
 		p := d.nextPeer(per, far > 0)
 		if p == nil && far > 0 {
 			far = 0
@@ -314,7 +314,7 @@ func (d *Download) askSeeders() {
 				out++
 			}
 		}
-		for ; out < per && p.out <= per; out++ {
+		for ; out < per && p.out <= per && !d.broke(); out++ {
 			if p.wait.until > d.now {
 				d.at(p.wait.until)
 				break
@@ -381,9 +381,11 @@ func (d *Download) askAny(p *peer) bool {
 	}
 	r := d.begin(p, nil)
 	r.any = true
+	most := d.batch(p)
+	d.charge(r, int64(most)*d.c.Geometry.PieceSize())
 	d.touch(r)
 	// Hungry: next to nothing comes from anybody else, or far less than did.
-	r.urgent = d.peerRequests() < 2 || d.speed.low
-	d.emit(RequestPieces{Request: r.id, Peer: p.id, Any: s.bitfield(d.n), Max: d.batch(p), Urgent: r.urgent})
+	r.urgent = !d.spend.on && (d.peerRequests() < 2 || d.speed.low)
+	d.emit(RequestPieces{Request: r.id, Peer: p.id, Any: s.bitfield(d.n), Max: most, Urgent: r.urgent})
 	return true
 }

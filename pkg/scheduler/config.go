@@ -21,6 +21,9 @@ type Config struct {
 	// Lazy gets only pieces that a Need names.
 	Lazy bool
 
+	// Paced gets no more than what Allow events pay for, until Unpaced.
+	Paced bool
+
 	MaxRequests int           // requests under way in all: 32, or 48 MiB of pieces (24 of 2 MiB, 12 of 4): each holds one in memory
 	MaxPerPeer  int           // and per peer: 2, or 1 where there are more sources than MaxRequests
 	Batch       time.Duration // one request asks for about this long at the peer's rate: 100 ms

@@ -54,6 +54,7 @@ type Download struct {
 	lastLife  time.Duration // any source showed life
 	stalls    int
 	speed     speed
+	spend     spend
 	wide      bool // see widened
 	stuck     bool
 
@@ -92,6 +93,7 @@ type request struct {
 	stallAt time.Duration // unless it moves: its pieces are opened to others
 	cutAt   time.Duration // unless it moves: it is cancelled
 	got     int64
+	charged int64 // of what was allowed, for what is still to come
 }
 
 // want is what one reader waits for.
@@ -111,7 +113,7 @@ func New(c Config) *Download {
 		have: setOf(n, c.Have), busy: make([]uint16, n), open: newSet(n),
 		near: make([]uint16, n), far: make([]uint16, n), held: newSet(n), nearH: newSet(n),
 		zone: newDuty(n, 1, c.Key), all: newDuty(n, max(1, n/256), c.Key),
-		next: never, told: never, ownDone: never,
+		next: never, told: never, ownDone: never, spend: spend{on: c.Paced},
 	}
 	for i := range n {
 		if !d.have.has(i) {
@@ -185,6 +187,10 @@ func (d *Download) handle(ev Event) bool {
 		return d.unwant(ev.ID)
 	case Lost:
 		return d.lost(ev.Pieces)
+	case Allow:
+		return d.allow(ev.Bytes)
+	case Unpaced:
+		return d.unpace()
 	default:
 		return true
 	}
@@ -205,11 +211,14 @@ func (d *Download) act() {
 	d.checkStalls()
 	d.widen()
 	d.serveReaders()
-	d.fill()
-	d.askSeeders()
-	d.hedge()
-	d.fallback()
-	d.checkStuck()
+	if !d.broke() {
+		d.fill()
+		d.askSeeders()
+		d.hedge()
+		d.fallback()
+		d.checkStuck()
+	}
+	d.pay()
 	d.wakeForStalls()
 	d.wakeForReaders()
 	if d.next != d.told {
@@ -279,6 +288,7 @@ func (d *Download) begin(p *peer, pieces []int) *request {
 	d.reqs = append(d.reqs, r)
 	for _, i := range pieces {
 		d.take(i)
+		d.charge(r, int64(d.c.Geometry.Len(i)))
 	}
 	if p == nil {
 		d.fallbacks++
@@ -313,6 +323,7 @@ func (d *Download) end(r *request) {
 		}
 	}
 	r.pieces = nil
+	d.charge(r, -r.charged)
 }
 
 func (d *Download) cancel(r *request) {

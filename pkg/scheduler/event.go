@@ -127,6 +127,10 @@ type (
 	// Lost: these pieces are held no more (the store found them damaged);
 	// they are wanted again.
 	Lost struct{ Pieces []int }
+	// Allow: with Config.Paced, so many bytes more may be asked for.
+	Allow struct{ Bytes int64 }
+	// Unpaced: from now on nothing has to be allowed.
+	Unpaced struct{}
 	// Tick: time passed. Wanted at the time of the last WakeAt; harmless at
 	// any other.
 	Tick struct{}
@@ -144,6 +148,8 @@ func (Want) isEvent()     {}
 func (Need) isEvent()     {}
 func (Unwant) isEvent()   {}
 func (Lost) isEvent()     {}
+func (Allow) isEvent()    {}
+func (Unpaced) isEvent()  {}
 func (Tick) isEvent()     {}
 
 // The actions of a Download.
@@ -176,6 +182,9 @@ type (
 	// Stuck: nothing came from anywhere for Config.GiveUp and nothing more can
 	// be tried. Said once; the Download goes on by itself when that changes.
 	Stuck struct{ Reason string }
+	// Pay: what was allowed is used up. Send an Allow when more may be asked
+	// for; said once until then.
+	Pay struct{}
 	// WakeAt: send a Tick at this time, or soon after. It replaces the WakeAt
 	// before it.
 	WakeAt struct{ At time.Duration }
@@ -186,4 +195,5 @@ func (Cancel) isAction()        {}
 func (Announce) isAction()      {}
 func (Fallback) isAction()      {}
 func (Stuck) isAction()         {}
+func (Pay) isAction()           {}
 func (WakeAt) isAction()        {}

@@ -14,7 +14,7 @@ func (d *Download) fallback() {
 	if d.c.NoFallback {
 		return
 	}
-	for d.fallbacks < d.c.MaxFallbacks {
+	for d.fallbacks < d.c.MaxFallbacks && !d.broke() {
 		if d.upstream.until > d.now {
 			d.at(d.upstream.until)
 			return

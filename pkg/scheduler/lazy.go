@@ -13,8 +13,7 @@ func (d *Download) need(ev Need) bool {
 		return false
 	}
 	if d.resting() { // the time in which nobody wanted anything does not count
-		d.lastGiven, d.lastLife, d.lastPiece = d.now, d.now, d.now
-		d.stuck = false
+		d.rested()
 	}
 	for i := max(ev.First, 0); i < min(ev.End, d.n); i++ {
 		if d.unneeded.del(i) && d.busy[i] == 0 {

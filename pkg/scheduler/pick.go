@@ -7,6 +7,9 @@ import "math/bits"
 func (d *Download) batch(p *peer) int {
 	t := max(d.c.Batch, 2*p.rtt)
 	k := int(p.rate * t.Seconds() / float64(d.c.Geometry.PieceSize()))
+	if d.spend.on {
+		k = min(k, int(d.spend.left/d.c.Geometry.PieceSize())) // no more than is allowed
+	}
 	return min(max(k, 1), d.c.MaxBatch)
 }
 

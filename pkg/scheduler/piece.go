@@ -23,6 +23,7 @@ func (d *Download) granted(ev Granted) bool {
 			d.take(i)
 		}
 	}
+	d.charge(r, int64(len(r.pieces))*d.c.Geometry.PieceSize()-r.charged)
 	return false
 }
 
@@ -58,6 +59,7 @@ func (d *Download) pieceOK(ev PieceOK) bool {
 		d.life(r.peer, true)
 		d.revive(r)
 		d.measure(r, ev.Bytes)
+		r.charged = max(0, r.charged-int64(ev.Bytes)) // it is spent
 		d.speed.bytes += int64(ev.Bytes)
 	} else if p := d.peer(ev.Peer, false); p != nil && p.up {
 		d.life(p, true)

@@ -104,7 +104,7 @@ func (s *script) newDownload() *Download {
 	var key int
 	s.scan("key", &key)
 	c.Key = uint64(key)
-	c.NoFallback, c.Lazy = s.td.HasArg("no-fallback"), s.td.HasArg("lazy")
+	c.NoFallback, c.Lazy, c.Paced = s.td.HasArg("no-fallback"), s.td.HasArg("lazy"), s.td.HasArg("paced")
 	if s.td.HasArg("have") {
 		var have string
 		s.td.ScanArgs(s.t, "have", &have)
@@ -181,6 +181,8 @@ func (s *script) action(a Action) {
 		s.say("fallback %d pieces=%d-%d %s", a.Request, a.First, a.End-1, a.Reason)
 	case Stuck:
 		s.say("stuck: %s", a.Reason)
+	case Pay:
+		s.say("pay")
 	case WakeAt:
 		s.wake = a.At
 		if s.wakes {
@@ -235,6 +237,10 @@ func (s *script) event(w []string) Event {
 		return Unwant{s.num(w[1])}
 	case "lost":
 		return Lost{s.pieces(w[1])}
+	case "allow":
+		return Allow{int64(s.num(w[1]))}
+	case "unpaced":
+		return Unpaced{}
 	case "tick":
 		return Tick{}
 	}
