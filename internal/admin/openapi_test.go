@@ -182,7 +182,7 @@ func show(v any) string {
 func fields(rt reflect.Type) map[string]reflect.StructField {
 	list := map[string]reflect.StructField{}
 	for _, f := range reflect.VisibleFields(rt) {
-		if key, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.IsExported() && key != "-" {
+		if key, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.IsExported() && key != "-" && key != "" {
 			list[key] = f
 		}
 	}
@@ -230,7 +230,7 @@ func TestParameters(t *testing.T) {
 		}
 	}
 	want := []string{
-		http.MethodDelete + " /trash all", "DELETE /trash repository", "GET /jobs/{id} wait", "GET /trash repository", "GET /usage prefix",
+		http.MethodDelete + " /trash all", "DELETE /trash repository", "GET /jobs/{id} wait", "GET /prewarm/orders/{id} wait", "GET /trash repository", "GET /usage prefix",
 	}
 	if keys := slices.Sorted(maps.Keys(got)); !slices.Equal(keys, want) {
 		t.Errorf("%q, want %q", keys, want)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/prewarm"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -49,6 +50,7 @@ type Options struct {
 	Cache  Cache
 	Scrub  Scrubber
 	Local  Local                      // nil: there are no local repositories
+	Hosts  Hosts                      // nil: no host takes orders
 	Caller func(*http.Request) Caller // what stands before the server found that out
 	Audit  func(audit.Event)          // is told of every request; nil: nobody is
 	Log    *zap.Logger                // nil: no logs
@@ -98,6 +100,13 @@ func (s *Server) routes() []route {
 			return s.o.Cache.Usage(r.Context(), r.URL.Query().Get("prefix"))
 		}),
 		handle("POST", "/prewarm", http.StatusAccepted, s.prewarm),
+		handle("POST", "/prewarm/orders", http.StatusAccepted, s.order),
+		handle("GET", "/prewarm/orders", http.StatusOK, s.orders),
+		handle("GET", "/prewarm/orders/{id}", http.StatusOK, s.getOrder),
+		handle("DELETE", "/prewarm/orders/{id}", http.StatusOK, s.cancelOrder),
+		handle("GET", "/prewarm/schedules", http.StatusOK, s.schedules),
+		handle("PUT", "/prewarm/schedules/{name}", http.StatusOK, s.setSchedule),
+		handle("DELETE", "/prewarm/schedules/{name}", http.StatusOK, s.removeSchedule),
 		handle("POST", "/purge", http.StatusOK, func(r *http.Request, in PurgeRequest) (Purged, error) {
 			if in.Repository == "" {
 				return Purged{}, &Error{http.StatusBadRequest, "repository is missing"}
@@ -178,6 +187,12 @@ func explain(err error) (code int, message string) {
 		return own.Status, own.Message
 	case errors.As(err, &re):
 		return re.Status, re.Message
+	case errors.As(err, new(*prewarm.BadRequest)):
+		return http.StatusBadRequest, err.Error()
+	case errors.Is(err, prewarm.ErrNotFound):
+		return http.StatusNotFound, err.Error()
+	case errors.Is(err, prewarm.ErrMany):
+		return http.StatusTooManyRequests, err.Error()
 	case errors.Is(err, local.ErrCollecting):
 		return http.StatusConflict, err.Error()
 	}
@@ -223,10 +238,10 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusNotFound, Problem{"there is no such operation; see " + Prefix + "/openapi.yaml"})
 }
 
-// record tells the audit log, but of looks at a job. Bodies of this API hold no secrets.
+// record tells the audit log, but of looks at a job or an order. Bodies of this API hold no secrets.
 func (s *Server) record(r *http.Request, body []byte, code int) {
-	if s.o.Audit == nil || r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, Prefix+"/jobs/") {
-		return // to wait for a job is to look again and again
+	if s.o.Audit == nil || r.Method == http.MethodGet && (strings.HasPrefix(r.URL.Path, Prefix+"/jobs/") || strings.HasPrefix(r.URL.Path, Prefix+"/prewarm/orders/")) {
+		return // to wait for a job, or an order, is to look again and again
 	}
 	c := s.o.Caller(r)
 	e := audit.Event{User: c.User, Auth: c.Auth, Client: c.Client, Action: "admin", Method: r.Method, Outcome: "allowed", Status: code,
@@ -323,13 +338,22 @@ func (s *Server) emptyTrash(r *http.Request, _ none) (local.Freed, error) {
 // job answers at once, or with ?wait=SECONDS when the job has ended, at the latest
 // after these.
 func (s *Server) job(r *http.Request, _ none) (Job, error) {
-	wait := time.Duration(0)
-	if text := r.URL.Query().Get("wait"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 || time.Duration(n)*time.Second > maxWait {
-			return Job{}, &Error{http.StatusBadRequest, fmt.Sprintf("wait: want 0 to %d seconds", int(maxWait/time.Second))}
-		}
-		wait = time.Duration(n) * time.Second
+	wait, err := waitOf(r)
+	if err != nil {
+		return Job{}, err
 	}
 	return s.jobs.get(r.Context(), r.PathValue("id"), wait)
+}
+
+// waitOf is how long a request waits for the end of something.
+func waitOf(r *http.Request) (time.Duration, error) {
+	text := r.URL.Query().Get("wait")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || time.Duration(n)*time.Second > maxWait {
+		return 0, &Error{http.StatusBadRequest, fmt.Sprintf("wait: want 0 to %d seconds", int(maxWait/time.Second))}
+	}
+	return time.Duration(n) * time.Second, nil
 }

@@ -77,38 +77,6 @@ func ago(t time.Time) string {
 	return span(time.Since(t)) + " ago"
 }
 
-func newPrewarm() *cobra.Command {
-	o := &online{}
-	var r admin.PrewarmRequest
-	cmd := o.command("prewarm IMAGE...", "Fetch images before somebody asks for them",
-		`Fetch images before somebody asks for them: what a pull of them would fetch, and
-no more. Images are written as clients do (docker.io/library/alpine:3.22,
-ghcr.io/acme/app@sha256:…).`, cobra.MinimumNArgs(1),
-		func(cmd *cobra.Command, c *admin.Client, args []string) error {
-			r.Images = args
-			j, err := o.job(cmd, c, "/prewarm", r)
-			if err != nil {
-				return err
-			}
-			err = o.print(cmd, j, func(w io.Writer) {
-				if j.Prewarm == nil {
-					return
-				}
-				for _, i := range j.Prewarm.Images {
-					if i.Error != "" {
-						fmt.Fprintf(w, "%s: %s\n", i.Image, clean(i.Error))
-						continue
-					}
-					fmt.Fprintf(w, "%s: %s, %s in %s, of these %s fetched now\n", i.Image, shortDigest(string(i.Digest)), size(i.Bytes), count(i.Blobs, "blob"), size(i.Fetched))
-				}
-			})
-			return errors.Join(err, failed(j))
-		})
-	cmd.Flags().StringArrayVar(&r.Platforms, "platform", nil, "platform of an image for several, like linux/arm64, or all; repeatable; by itself the seeder's own")
-	cmd.Flags().IntVar(&r.Parallel, "parallel", 3, "blobs at a time, 1 to 16")
-	return cmd
-}
-
 func newPurge() *cobra.Command {
 	o := &online{}
 	return o.command("purge REPOSITORY[:TAG|@DIGEST]", "Drop what is cached of a repository, so that it is fetched anew",

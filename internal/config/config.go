@@ -58,6 +58,7 @@ type Peerd struct {
 	Common
 	Private
 	Deadlines
+	Prewarm
 	Seeders    []string `name:"seeder" group:"Swarm" help:"URL of a seeder's registry API; its peer ID, addresses and upstreams are learned there and kept; repeatable"`
 	SeederID   string   `name:"seeder-id" group:"Swarm" help:"peer ID that the seeder must have; by itself the first one learned from its URL is kept"`
 	SeederCA   string   `name:"seeder-ca" group:"Swarm" help:"PEM file of authorities for a --seeder with https://, besides the system's"`
@@ -102,7 +103,7 @@ func DefaultSeeder() Seeder {
 // (contract 16), asks for every tag (contract 22), and has no upstreams of its
 // own: it learns the seeder's.
 func DefaultPeerd() Peerd {
-	c := Peerd{Common: defaultCommon(), Private: defaultPrivate(), Deadlines: defaultDeadlines()}
+	c := Peerd{Common: defaultCommon(), Private: defaultPrivate(), Deadlines: defaultDeadlines(), Prewarm: defaultPrewarm()}
 	c.Data = "/var/lib/samara/peerd"
 	c.Listen = "127.0.0.1:5050"
 	return c

@@ -33,7 +33,7 @@ func (c *Seeder) registries() []string {
 }
 
 func (c *Peerd) problems() []Problem {
-	ps := slices.Concat(c.Private.problems(), c.Deadlines.problems())
+	ps := slices.Concat(c.Private.problems(), c.Deadlines.problems(), c.Prewarm.problems())
 	if !c.OpenSwarm && c.SwarmKey == "" {
 		ps = append(ps, Problem{Where: "--swarm-key", What: "not given, and neither is --open-swarm",
 			Fix: "copy swarm.key from the seeder's data directory to this host and give --swarm-key FILE; or run seeder and peerd with --open-swarm where every host that reaches them may read every image"})

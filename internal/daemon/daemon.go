@@ -91,6 +91,7 @@ type Daemon struct {
 	phase   atomic.Pointer[string] // why it is not ready; nil when it is
 	scrub   atomic.Pointer[scrub.Scrubber]
 	closers []func()
+	beside  []func(context.Context)
 	tracer  trace.Tracer // nil: no traces
 
 	requests  atomic.Int64

@@ -25,10 +25,12 @@ import (
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/internal/local"
 	"github.com/samara-p2p/samara/internal/metadata"
+	"github.com/samara-p2p/samara/internal/prewarm"
 	"github.com/samara-p2p/samara/internal/scrub"
 	"github.com/samara-p2p/samara/internal/visibility"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/objectstore"
+	"github.com/samara-p2p/samara/pkg/p2p"
 	"github.com/samara-p2p/samara/pkg/registry"
 	"github.com/samara-p2p/samara/pkg/store"
 )
@@ -120,6 +122,7 @@ func metricsOf(t *testing.T, name string) map[string]metric {
 	visibility.NewPublic(visibility.Options{Registerer: d.Metrics, Namespace: name}).Close()
 	if name == "peerd" {
 		visibility.NewAnswers(d.Metrics, name)
+		prewarm.RegisterTaken(d.Metrics, name, func() map[p2p.Phase]int { return nil })
 	}
 	if name == "seeder" {
 		l, err := local.Open(local.Options{Dir: t.TempDir(), Store: d.Store, Quotas: []local.Quota{{Size: 1}}, Registerer: d.Metrics, Namespace: name})
@@ -127,6 +130,9 @@ func metricsOf(t *testing.T, name string) map[string]metric {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		if _, err := prewarm.Open(prewarm.Options{File: filepath.Join(t.TempDir(), "prewarm.json"), Registerer: d.Metrics, Namespace: name}); err != nil {
+			t.Fatal(err)
+		}
 		securityMetrics(t, d.Metrics)
 		objectStoreMetrics(t, d)
 	}

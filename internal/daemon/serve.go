@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +22,19 @@ func (d *Daemon) Account(bytes int64) {
 
 // Secure makes Serve speak TLS on --listen. Call it before.
 func (d *Daemon) Secure(c *tls.Config) { d.tls = c }
+
+// Beside has f run while Serve serves: from when the engine has started until
+// before it is closed. Its context ends then. Call it before Serve.
+func (d *Daemon) Beside(f func(context.Context)) { d.beside = append(d.beside, f) }
+
+func (d *Daemon) startBeside() {
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for _, f := range d.beside {
+		wg.Go(func() { f(ctx) })
+	}
+	d.atClose(func() { stop(); wg.Wait() })
+}
 
 // Handlers are what Serve answers requests with.
 type Handlers struct {
@@ -46,6 +60,7 @@ func (d *Daemon) Serve(ctx context.Context, h Handlers) error {
 	if err := d.startScrub(); err != nil {
 		return err
 	}
+	d.startBeside()
 	return d.p.Turn.Serve(ctx, handover.Service{
 		Handler: tracing.Handler(d.tracer, h.Main), Rest: h.Rest, TLS: d.tls, Lingers: h.Lingers, Stopping: d.notReady,
 		Started: func() {

@@ -55,6 +55,7 @@ func serve(ctx context.Context, t *handover.Turn, c config.Peerd, version string
 	})
 	b := newBackend(d, c, s)
 	defer b.close()
+	d.Beside(newPrewarmer(d, c, s, b).run)
 	var canaries canary.Canaries
 	d.Admin.Handle(canary.Path, canaries.Handler())
 	d.Admin.Handle(canary.Path+"/", canaries.Handler())

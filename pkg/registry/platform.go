@@ -144,3 +144,22 @@ func normalize(p Platform) Platform {
 	}
 	return p
 }
+
+// ParsePlatforms reads those that images are chosen for: by itself this host's;
+// nil stands for "all".
+func ParsePlatforms(names []string) ([]Platform, error) {
+	if len(names) == 0 {
+		return []Platform{HostPlatform()}, nil
+	}
+	if slices.Contains(names, "all") {
+		return nil, nil
+	}
+	list := make([]Platform, len(names))
+	for i, s := range names {
+		var err error
+		if list[i], err = ParsePlatform(s); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}

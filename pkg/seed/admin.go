@@ -18,6 +18,7 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/local"
+	"github.com/samara-p2p/samara/internal/prewarm"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -37,11 +38,12 @@ type adminAPI struct {
 }
 
 // openAdmin makes the API and listens at the socket.
-func openAdmin(ctx context.Context, d *daemon.Daemon, c config.Seeder, a *administrator, g *gate) (*adminAPI, error) {
+func openAdmin(ctx context.Context, d *daemon.Daemon, c config.Seeder, a *administrator, hosts *prewarm.Manager, g *gate) (*adminAPI, error) {
 	o := admin.Options{Cache: a, Scrub: a, Caller: caller, Log: d.Log.Named("admin")}
 	if a.local != nil {
 		o.Local = localNames{a.local, d}
 	}
+	o.Hosts = hosts
 	if g.audit != nil {
 		o.Audit = g.audit.Record
 	}

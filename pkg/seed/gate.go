@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"path/filepath"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/front"
+	"github.com/samara-p2p/samara/internal/prewarm"
 	"github.com/samara-p2p/samara/pkg/auth"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -27,6 +29,7 @@ type gate struct {
 	access  *accesslog.Log // nil: none
 	c       config.Security
 	admin   http.Handler // nil until there is one
+	harbor  http.Handler // likewise
 }
 
 // openGate makes the gate, and makes d speak TLS where that is configured.
@@ -110,7 +113,7 @@ func (g *gate) secure(d *daemon.Daemon, data string) error {
 func (g *gate) wrap(api, introduce http.Handler) http.Handler {
 	guarded := g.guard.Wrap(g.limits.Uploads(uploader, api))
 	tokens := g.guard.TokenHandler()
-	administrate := g.guard.Admin(g.admin)
+	administrate, preheat := g.guard.Admin(g.admin), g.guard.Admin(g.harbor)
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == daemon.IntroductionPath:
@@ -119,6 +122,10 @@ func (g *gate) wrap(api, introduce http.Handler) http.Handler {
 			tokens.ServeHTTP(w, r)
 		case isAdmin(r.URL.Path):
 			administrate.ServeHTTP(w, r)
+		case r.URL.Path == prewarm.HarborHealth:
+			w.WriteHeader(http.StatusOK)
+		case r.URL.Path == prewarm.HarborJobs || strings.HasPrefix(r.URL.Path, prewarm.HarborJobs+"/"):
+			preheat.ServeHTTP(w, r)
 		default:
 			guarded.ServeHTTP(w, r)
 		}

@@ -2,27 +2,22 @@ package seed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/samara-p2p/samara/internal/admin"
+	"github.com/samara-p2p/samara/internal/metadata"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
-
-// maxNesting is how deep indexes may lie in indexes.
-const maxNesting = 4
 
 // Prewarm implements admin.Cache.
 func (a *administrator) Prewarm(ctx context.Context, r admin.PrewarmRequest, p *admin.Progress) (admin.PrewarmResult, error) {
 	var out admin.PrewarmResult
-	platforms, err := platformsOf(r.Platforms)
+	platforms, err := registry.ParsePlatforms(r.Platforms)
 	if err != nil {
 		return out, err
 	}
@@ -33,7 +28,7 @@ func (a *administrator) Prewarm(ctx context.Context, r admin.PrewarmRequest, p *
 			return out, context.Cause(ctx)
 		}
 		p.Update(func(s *admin.ProgressState) { s.What = image })
-		w := &warmer{a: a, p: p, platforms: platforms, seen: map[digest.Digest]bool{}, done: admin.PrewarmedImage{Image: image}}
+		w := &warmer{a: a, p: p, platforms: platforms, done: admin.PrewarmedImage{Image: image}}
 		if err := w.run(ctx, max(r.Parallel, 0)); err != nil {
 			if ctx.Err() != nil {
 				return out, context.Cause(ctx)
@@ -50,31 +45,11 @@ func (a *administrator) Prewarm(ctx context.Context, r admin.PrewarmRequest, p *
 	return out, nil
 }
 
-// platformsOf are those asked for; none means all.
-func platformsOf(names []string) ([]registry.Platform, error) {
-	if len(names) == 0 {
-		return []registry.Platform{registry.HostPlatform()}, nil
-	}
-	if slices.Contains(names, "all") {
-		return nil, nil
-	}
-	list := make([]registry.Platform, len(names))
-	for i, s := range names {
-		var err error
-		if list[i], err = registry.ParsePlatform(s); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
-
 // warmer fetches one image.
 type warmer struct {
 	a         *administrator
 	p         *admin.Progress
 	platforms []registry.Platform // none: all
-	seen      map[digest.Digest]bool
-	blobs     []registry.Descriptor
 
 	mu   sync.Mutex
 	done admin.PrewarmedImage
@@ -91,81 +66,21 @@ func (w *warmer) run(ctx context.Context, parallel int) error {
 	}
 	w.done.Digest = m.Digest
 	req.Named = true
-	if err := w.manifest(ctx, req, m, 0); err != nil {
+	image, err := metadata.Contents(ctx, w.a.up.Manifest, req, m, w.platforms)
+	if err != nil {
 		return err
 	}
-	total := int64(0)
-	for _, b := range w.blobs {
-		total += b.Size
-	}
+	total := image.Size()
 	w.p.Update(func(s *admin.ProgressState) { s.BytesTotal += total })
 	if parallel == 0 {
 		parallel = 3
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for _, b := range w.blobs {
+	for _, b := range image.Blobs {
 		g.Go(func() error { return w.blob(ctx, req, b) })
 	}
 	return g.Wait()
-}
-
-// manifest collects the blobs that a manifest names, or for an index those of the
-// platforms asked for.
-func (w *warmer) manifest(ctx context.Context, req registry.Request, m *registry.Manifest, depth int) error {
-	if depth > maxNesting {
-		return errors.New("indexes lie in one another too deep")
-	}
-	children, kind, err := registry.Children(m.MediaType, m.Content)
-	if err != nil {
-		return err
-	}
-	if kind != registry.KindIndex {
-		for _, c := range children {
-			if !registry.Foreign(c) && !w.seen[c.Digest] {
-				w.seen[c.Digest] = true
-				w.blobs = append(w.blobs, c)
-			}
-		}
-		return nil
-	}
-	chosen := w.choose(children)
-	if len(chosen) == 0 {
-		return errors.New("the index has no image of these platforms")
-	}
-	for _, c := range chosen {
-		if w.seen[c.Digest] {
-			continue
-		}
-		w.seen[c.Digest] = true
-		if !registry.IsManifestType(c.MediaType) {
-			w.blobs = append(w.blobs, c) // build caches are pushed so
-			continue
-		}
-		req.Reference, req.Digest = c.Digest.String(), c.Digest
-		child, err := w.a.up.Manifest(ctx, req)
-		if err == nil {
-			err = w.manifest(ctx, req, child, depth+1)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// choose are the children of an index that clients on the platforms would read.
-func (w *warmer) choose(children []registry.Descriptor) []registry.Descriptor {
-	if w.platforms == nil {
-		return children
-	}
-	var list []registry.Descriptor
-	for _, p := range w.platforms {
-		if s := registry.Select(children, p); len(s) > 0 {
-			list = append(list, s[0])
-		}
-	}
-	return list
 }
 
 // blob reads a blob to its end, which is when all of it is here.
@@ -203,8 +118,17 @@ func (c counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// request reads an image as clients name it: NAME, NAME:TAG, NAME@DIGEST.
+// request is imageOf of an upstream's.
 func (a *administrator) request(image string) (registry.Request, error) {
+	r, err := a.imageOf(image)
+	if err == nil {
+		_, err = a.proxied(r.Name.String())
+	}
+	return r, err
+}
+
+// imageOf reads an image as clients name it: NAME, NAME:TAG, NAME@DIGEST.
+func (a *administrator) imageOf(image string) (registry.Request, error) {
 	name, ref := image, "latest"
 	if n, d, ok := strings.Cut(image, "@"); ok {
 		name, ref = n, d
@@ -214,7 +138,7 @@ func (a *administrator) request(image string) (registry.Request, error) {
 	} else if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
 		name, ref = image[:i], image[i+1:]
 	}
-	n, err := a.proxied(name)
+	n, err := named(a.d, name)
 	if err != nil {
 		return registry.Request{}, err
 	}

@@ -65,12 +65,17 @@ func serve(ctx context.Context, t *handover.Turn, c config.Seeder, version strin
 		return err
 	}
 	defer g.close()
-	admin, err := openAdmin(ctx, d, c, &administrator{d: d, up: b, local: repos.local, hub: hub, localName: localName(c)}, g)
+	a := &administrator{d: d, up: b, local: repos.local, hub: hub, localName: localName(c)}
+	hosts, err := openOrders(d, c, a)
+	if err != nil {
+		return err
+	}
+	admin, err := openAdmin(ctx, d, c, a, hosts, g)
 	if err != nil {
 		return err
 	}
 	defer admin.close()
-	g.admin = admin.server
+	g.admin, g.harbor = admin.server, harbor(c, hosts, g)
 	main := g.wrap(api, daemon.IntroductionHandler(func(host string) daemon.Introduction { return introduction(d, c, version, host) }))
 	return d.Serve(ctx, daemon.Handlers{Main: main, Rest: api})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 )
 
@@ -86,11 +87,52 @@ func (s *Store) idleLocked(st *state) {
 // insertByUse puts st where its last use belongs, mostly at the end.
 func insertByUse(l *list.List, st *state) *list.Element {
 	for e := l.Back(); e != nil; e = e.Prev() {
-		if !e.Value.(*state).lastUse.After(st.lastUse) {
+		if !e.Value.(*state).standing().After(st.standing()) {
 			return l.InsertAfter(st, e)
 		}
 	}
 	return l.PushFront(st)
+}
+
+// standing is the time by which a blob is evicted: the oldest first.
+func (st *state) standing() time.Time {
+	if st.until.After(st.lastUse) {
+		return st.until
+	}
+	return st.lastUse
+}
+
+// Favour has a blob evicted as one that was last used at a time to come: after
+// all that was used before. The zero time takes that back. It is forgotten when
+// the store is closed.
+func (s *Store) Favour(d digest.Digest, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.blobs[d]
+	if st == nil || s.closed || st.until.Equal(until) {
+		return
+	}
+	listed := st.elem != nil
+	s.unlistLocked(st)
+	st.until = until
+	if listed {
+		s.idleLocked(st)
+	}
+}
+
+// Capacity is how much content the store can hold, in bytes: its quota, or what
+// the disk has left beside what is held.
+func (s *Store) Capacity() (int64, error) {
+	if s.o.Quota > 0 {
+		return s.o.Quota, nil
+	}
+	free, err := diskFree(s.dir)
+	if err != nil {
+		return 0, fmt.Errorf("store: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used + free, nil
 }
 
 // unlistLocked undoes idleLocked.

@@ -60,6 +60,7 @@ type state struct {
 	shares    []share       // of the prefixes that it counts for
 	large     bool          // larger than all its users' quotas allow: evicted at once
 	lastUse   time.Time
+	until     time.Time // counts as used then, if that is later: see Favour
 	touched   time.Time // last use as written to disk
 
 	wmu sync.RWMutex // see doc.go

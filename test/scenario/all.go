@@ -5,6 +5,7 @@ func All() []Scenario {
 	return []Scenario{
 		herdHTTP,
 		herdContainerd,
+		prewarmed,
 		peersKilled,
 		peersFrozen,
 		seederKilledEarly,

@@ -24,6 +24,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type OrderPhase int32
+
+const (
+	OrderPhase_ORDER_UNKNOWN OrderPhase = 0 // the host does not have it: send all of it
+	OrderPhase_ORDER_QUEUED  OrderPhase = 1
+	OrderPhase_ORDER_RUNNING OrderPhase = 2
+	OrderPhase_ORDER_DONE    OrderPhase = 3
+	OrderPhase_ORDER_FAILED  OrderPhase = 4 // tried again until the deadline
+	OrderPhase_ORDER_REFUSED OrderPhase = 5
+)
+
+// Enum value maps for OrderPhase.
+var (
+	OrderPhase_name = map[int32]string{
+		0: "ORDER_UNKNOWN",
+		1: "ORDER_QUEUED",
+		2: "ORDER_RUNNING",
+		3: "ORDER_DONE",
+		4: "ORDER_FAILED",
+		5: "ORDER_REFUSED",
+	}
+	OrderPhase_value = map[string]int32{
+		"ORDER_UNKNOWN": 0,
+		"ORDER_QUEUED":  1,
+		"ORDER_RUNNING": 2,
+		"ORDER_DONE":    3,
+		"ORDER_FAILED":  4,
+		"ORDER_REFUSED": 5,
+	}
+)
+
+func (x OrderPhase) Enum() *OrderPhase {
+	p := new(OrderPhase)
+	*p = x
+	return p
+}
+
+func (x OrderPhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OrderPhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_swarm_proto_enumTypes[0].Descriptor()
+}
+
+func (OrderPhase) Type() protoreflect.EnumType {
+	return &file_swarm_proto_enumTypes[0]
+}
+
+func (x OrderPhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OrderPhase.Descriptor instead.
+func (OrderPhase) EnumDescriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{0}
+}
+
 // Frame is one message of the control stream /samara/swarm/1.0.0. A frame
 // whose body is not known is skipped.
 type Frame struct {
@@ -1416,6 +1474,340 @@ func (x *Visibility) GetHas() bool {
 	return false
 }
 
+// Orders is what a seeder tells a host to prewarm, on /samara/prewarm/1.0.0.
+type Orders struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Orders        []*Order               `protobuf:"bytes,1,rep,name=orders,proto3" json:"orders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Orders) Reset() {
+	*x = Orders{}
+	mi := &file_swarm_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Orders) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Orders) ProtoMessage() {}
+
+func (x *Orders) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Orders.ProtoReflect.Descriptor instead.
+func (*Orders) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Orders) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+type Order struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`               // the seeder's
+	Images        []*OrderedImage        `protobuf:"bytes,2,rep,name=images,proto3" json:"images,omitempty"`       // none: the host has the order, and tells how far it is
+	Platforms     []string               `protobuf:"bytes,3,rep,name=platforms,proto3" json:"platforms,omitempty"` // "linux/arm64", or "all"; none: the host's own
+	Rate          uint64                 `protobuf:"varint,4,opt,name=rate,proto3" json:"rate,omitempty"`          // bytes per second; 0: no limit
+	Left          uint64                 `protobuf:"varint,5,opt,name=left,proto3" json:"left,omitempty"`          // seconds until the deadline
+	Cancel        bool                   `protobuf:"varint,6,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_swarm_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Order) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Order) GetImages() []*OrderedImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *Order) GetPlatforms() []string {
+	if x != nil {
+		return x.Platforms
+	}
+	return nil
+}
+
+func (x *Order) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Order) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Order) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+type OrderedImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repository    string                 `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"` // "docker.io/library/nginx"
+	Tag           string                 `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"`               // that meant the digest; may be empty
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`         // of its manifest
+	Age           uint64                 `protobuf:"varint,4,opt,name=age,proto3" json:"age,omitempty"`              // seconds since the tag meant it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderedImage) Reset() {
+	*x = OrderedImage{}
+	mi := &file_swarm_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderedImage) ProtoMessage() {}
+
+func (x *OrderedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderedImage.ProtoReflect.Descriptor instead.
+func (*OrderedImage) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *OrderedImage) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *OrderedImage) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *OrderedImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *OrderedImage) GetAge() uint64 {
+	if x != nil {
+		return x.Age
+	}
+	return 0
+}
+
+// OrderStates is the answer to it.
+type OrderStates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	States        []*OrderState          `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderStates) Reset() {
+	*x = OrderStates{}
+	mi := &file_swarm_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderStates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderStates) ProtoMessage() {}
+
+func (x *OrderStates) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderStates.ProtoReflect.Descriptor instead.
+func (*OrderStates) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *OrderStates) GetStates() []*OrderState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+type OrderState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Phase         OrderPhase             `protobuf:"varint,2,opt,name=phase,proto3,enum=samara.swarm.v1.OrderPhase" json:"phase,omitempty"`
+	Images        uint32                 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	ImagesDone    uint32                 `protobuf:"varint,4,opt,name=images_done,json=imagesDone,proto3" json:"images_done,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`                             // of bytes_total, that are here
+	BytesTotal    uint64                 `protobuf:"varint,6,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // known so far
+	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`                              // of the last failure, or the refusal
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderState) Reset() {
+	*x = OrderState{}
+	mi := &file_swarm_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderState) ProtoMessage() {}
+
+func (x *OrderState) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderState.ProtoReflect.Descriptor instead.
+func (*OrderState) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *OrderState) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *OrderState) GetPhase() OrderPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return OrderPhase_ORDER_UNKNOWN
+}
+
+func (x *OrderState) GetImages() uint32 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *OrderState) GetImagesDone() uint32 {
+	if x != nil {
+		return x.ImagesDone
+	}
+	return 0
+}
+
+func (x *OrderState) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *OrderState) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *OrderState) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_swarm_proto protoreflect.FileDescriptor
 
 const file_swarm_proto_rawDesc = "" +
@@ -1521,7 +1913,45 @@ const file_swarm_proto_rawDesc = "" +
 	"\x05known\x18\x01 \x01(\bR\x05known\x12\x16\n" +
 	"\x06public\x18\x02 \x01(\bR\x06public\x12\x10\n" +
 	"\x03age\x18\x03 \x01(\x04R\x03age\x12\x10\n" +
-	"\x03has\x18\x04 \x01(\bR\x03hasB)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
+	"\x03has\x18\x04 \x01(\bR\x03has\"8\n" +
+	"\x06Orders\x12.\n" +
+	"\x06orders\x18\x01 \x03(\v2\x16.samara.swarm.v1.OrderR\x06orders\"\xac\x01\n" +
+	"\x05Order\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
+	"\x06images\x18\x02 \x03(\v2\x1d.samara.swarm.v1.OrderedImageR\x06images\x12\x1c\n" +
+	"\tplatforms\x18\x03 \x03(\tR\tplatforms\x12\x12\n" +
+	"\x04rate\x18\x04 \x01(\x04R\x04rate\x12\x12\n" +
+	"\x04left\x18\x05 \x01(\x04R\x04left\x12\x16\n" +
+	"\x06cancel\x18\x06 \x01(\bR\x06cancel\"j\n" +
+	"\fOrderedImage\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\tR\x03tag\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x10\n" +
+	"\x03age\x18\x04 \x01(\x04R\x03age\"B\n" +
+	"\vOrderStates\x123\n" +
+	"\x06states\x18\x01 \x03(\v2\x1b.samara.swarm.v1.OrderStateR\x06states\"\xd5\x01\n" +
+	"\n" +
+	"OrderState\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
+	"\x05phase\x18\x02 \x01(\x0e2\x1b.samara.swarm.v1.OrderPhaseR\x05phase\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\rR\x06images\x12\x1f\n" +
+	"\vimages_done\x18\x04 \x01(\rR\n" +
+	"imagesDone\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1f\n" +
+	"\vbytes_total\x18\x06 \x01(\x04R\n" +
+	"bytesTotal\x12\x14\n" +
+	"\x05error\x18\a \x01(\tR\x05error*y\n" +
+	"\n" +
+	"OrderPhase\x12\x11\n" +
+	"\rORDER_UNKNOWN\x10\x00\x12\x10\n" +
+	"\fORDER_QUEUED\x10\x01\x12\x11\n" +
+	"\rORDER_RUNNING\x10\x02\x12\x0e\n" +
+	"\n" +
+	"ORDER_DONE\x10\x03\x12\x10\n" +
+	"\fORDER_FAILED\x10\x04\x12\x11\n" +
+	"\rORDER_REFUSED\x10\x05B)Z'github.com/samara-p2p/samara/pkg/p2p/pbb\x06proto3"
 
 var (
 	file_swarm_proto_rawDescOnce sync.Once
@@ -1535,48 +1965,59 @@ func file_swarm_proto_rawDescGZIP() []byte {
 	return file_swarm_proto_rawDescData
 }
 
-var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_swarm_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_swarm_proto_goTypes = []any{
-	(*Frame)(nil),      // 0: samara.swarm.v1.Frame
-	(*Hello)(nil),      // 1: samara.swarm.v1.Hello
-	(*Ping)(nil),       // 2: samara.swarm.v1.Ping
-	(*Pong)(nil),       // 3: samara.swarm.v1.Pong
-	(*Join)(nil),       // 4: samara.swarm.v1.Join
-	(*State)(nil),      // 5: samara.swarm.v1.State
-	(*Have)(nil),       // 6: samara.swarm.v1.Have
-	(*Leave)(nil),      // 7: samara.swarm.v1.Leave
-	(*PeerInfo)(nil),   // 8: samara.swarm.v1.PeerInfo
-	(*Peers)(nil),      // 9: samara.swarm.v1.Peers
-	(*Runs)(nil),       // 10: samara.swarm.v1.Runs
-	(*Revoke)(nil),     // 11: samara.swarm.v1.Revoke
-	(*Ask)(nil),        // 12: samara.swarm.v1.Ask
-	(*Busy)(nil),       // 13: samara.swarm.v1.Busy
-	(*Wanted)(nil),     // 14: samara.swarm.v1.Wanted
-	(*Content)(nil),    // 15: samara.swarm.v1.Content
-	(*Reached)(nil),    // 16: samara.swarm.v1.Reached
-	(*Reach)(nil),      // 17: samara.swarm.v1.Reach
-	(*Whose)(nil),      // 18: samara.swarm.v1.Whose
-	(*Visibility)(nil), // 19: samara.swarm.v1.Visibility
+	(OrderPhase)(0),      // 0: samara.swarm.v1.OrderPhase
+	(*Frame)(nil),        // 1: samara.swarm.v1.Frame
+	(*Hello)(nil),        // 2: samara.swarm.v1.Hello
+	(*Ping)(nil),         // 3: samara.swarm.v1.Ping
+	(*Pong)(nil),         // 4: samara.swarm.v1.Pong
+	(*Join)(nil),         // 5: samara.swarm.v1.Join
+	(*State)(nil),        // 6: samara.swarm.v1.State
+	(*Have)(nil),         // 7: samara.swarm.v1.Have
+	(*Leave)(nil),        // 8: samara.swarm.v1.Leave
+	(*PeerInfo)(nil),     // 9: samara.swarm.v1.PeerInfo
+	(*Peers)(nil),        // 10: samara.swarm.v1.Peers
+	(*Runs)(nil),         // 11: samara.swarm.v1.Runs
+	(*Revoke)(nil),       // 12: samara.swarm.v1.Revoke
+	(*Ask)(nil),          // 13: samara.swarm.v1.Ask
+	(*Busy)(nil),         // 14: samara.swarm.v1.Busy
+	(*Wanted)(nil),       // 15: samara.swarm.v1.Wanted
+	(*Content)(nil),      // 16: samara.swarm.v1.Content
+	(*Reached)(nil),      // 17: samara.swarm.v1.Reached
+	(*Reach)(nil),        // 18: samara.swarm.v1.Reach
+	(*Whose)(nil),        // 19: samara.swarm.v1.Whose
+	(*Visibility)(nil),   // 20: samara.swarm.v1.Visibility
+	(*Orders)(nil),       // 21: samara.swarm.v1.Orders
+	(*Order)(nil),        // 22: samara.swarm.v1.Order
+	(*OrderedImage)(nil), // 23: samara.swarm.v1.OrderedImage
+	(*OrderStates)(nil),  // 24: samara.swarm.v1.OrderStates
+	(*OrderState)(nil),   // 25: samara.swarm.v1.OrderState
 }
 var file_swarm_proto_depIdxs = []int32{
-	1,  // 0: samara.swarm.v1.Frame.hello:type_name -> samara.swarm.v1.Hello
-	2,  // 1: samara.swarm.v1.Frame.ping:type_name -> samara.swarm.v1.Ping
-	3,  // 2: samara.swarm.v1.Frame.pong:type_name -> samara.swarm.v1.Pong
-	4,  // 3: samara.swarm.v1.Frame.join:type_name -> samara.swarm.v1.Join
-	5,  // 4: samara.swarm.v1.Frame.state:type_name -> samara.swarm.v1.State
-	6,  // 5: samara.swarm.v1.Frame.have:type_name -> samara.swarm.v1.Have
-	7,  // 6: samara.swarm.v1.Frame.leave:type_name -> samara.swarm.v1.Leave
-	9,  // 7: samara.swarm.v1.Frame.peers:type_name -> samara.swarm.v1.Peers
-	10, // 8: samara.swarm.v1.Frame.runs:type_name -> samara.swarm.v1.Runs
-	11, // 9: samara.swarm.v1.Frame.revoke:type_name -> samara.swarm.v1.Revoke
-	8,  // 10: samara.swarm.v1.Peers.peers:type_name -> samara.swarm.v1.PeerInfo
-	8,  // 11: samara.swarm.v1.Busy.try:type_name -> samara.swarm.v1.PeerInfo
-	17, // 12: samara.swarm.v1.Reached.addrs:type_name -> samara.swarm.v1.Reach
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	2,  // 0: samara.swarm.v1.Frame.hello:type_name -> samara.swarm.v1.Hello
+	3,  // 1: samara.swarm.v1.Frame.ping:type_name -> samara.swarm.v1.Ping
+	4,  // 2: samara.swarm.v1.Frame.pong:type_name -> samara.swarm.v1.Pong
+	5,  // 3: samara.swarm.v1.Frame.join:type_name -> samara.swarm.v1.Join
+	6,  // 4: samara.swarm.v1.Frame.state:type_name -> samara.swarm.v1.State
+	7,  // 5: samara.swarm.v1.Frame.have:type_name -> samara.swarm.v1.Have
+	8,  // 6: samara.swarm.v1.Frame.leave:type_name -> samara.swarm.v1.Leave
+	10, // 7: samara.swarm.v1.Frame.peers:type_name -> samara.swarm.v1.Peers
+	11, // 8: samara.swarm.v1.Frame.runs:type_name -> samara.swarm.v1.Runs
+	12, // 9: samara.swarm.v1.Frame.revoke:type_name -> samara.swarm.v1.Revoke
+	9,  // 10: samara.swarm.v1.Peers.peers:type_name -> samara.swarm.v1.PeerInfo
+	9,  // 11: samara.swarm.v1.Busy.try:type_name -> samara.swarm.v1.PeerInfo
+	18, // 12: samara.swarm.v1.Reached.addrs:type_name -> samara.swarm.v1.Reach
+	22, // 13: samara.swarm.v1.Orders.orders:type_name -> samara.swarm.v1.Order
+	23, // 14: samara.swarm.v1.Order.images:type_name -> samara.swarm.v1.OrderedImage
+	25, // 15: samara.swarm.v1.OrderStates.states:type_name -> samara.swarm.v1.OrderState
+	0,  // 16: samara.swarm.v1.OrderState.phase:type_name -> samara.swarm.v1.OrderPhase
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_swarm_proto_init() }
@@ -1601,13 +2042,14 @@ func file_swarm_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_swarm_proto_rawDesc), len(file_swarm_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   20,
+			NumEnums:      1,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_swarm_proto_goTypes,
 		DependencyIndexes: file_swarm_proto_depIdxs,
+		EnumInfos:         file_swarm_proto_enumTypes,
 		MessageInfos:      file_swarm_proto_msgTypes,
 	}.Build()
 	File_swarm_proto = out.File
