@@ -45,7 +45,7 @@ const (
 func serveTest(dir string) error {
 	step = func(name string) {
 		fmt.Fprintln(os.Stderr, os.Getpid(), "step", name)
-		if os.Remove(filepath.Join(dir, "die-"+name)) == nil {
+		if die := filepath.Join(dir, "die-"+name); os.Rename(die, fmt.Sprint(die, ".", os.Getpid())) == nil {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 	}

@@ -170,6 +170,20 @@ func (u *unit) gone(name string) error {
 	return nil
 }
 
+// dead tells whether the process that a die- file was for has ended: the file has
+// its number then.
+func (u *unit) dead(name string) error {
+	found, _ := filepath.Glob(filepath.Join(u.dir, name+".*")) // the pattern is one
+	if len(found) != 1 {
+		return errors.New("nobody has come to " + name)
+	}
+	pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Ext(found[0]), "."))
+	if err != nil {
+		return err
+	}
+	return ended(pid)
+}
+
 // ended tells whether a process has: a zombie has, too.
 func ended(pid int) error {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -320,9 +334,12 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("range, after %d bytes: %v", part.off, err)
 	}
 	u.until("ended", func() error { return ended(old) })
-	if want := fmt.Sprintf("MAINPID=%d\nREADY=1", pid); !contains(u.notes(), want) {
-		t.Errorf("the service manager was told %q, not %q", u.notes(), want)
-	}
+	u.until("told to the service manager", func() error {
+		if want := fmt.Sprintf("MAINPID=%d\nREADY=1", pid); !contains(u.notes(), want) {
+			return fmt.Errorf("it heard %q, not %q", u.notes(), want)
+		}
+		return nil
+	})
 	// Once more, by the one that took over.
 	d := u.download(0)
 	hup(t, pid)
@@ -378,7 +395,7 @@ func TestKilled(t *testing.T) {
 			}
 			u.write("die-" + at)
 			hup(t, old)
-			u.until("dead", func() error { return u.gone("die-" + at) })
+			u.until("dead", func() error { return u.dead("die-" + at) })
 			if strings.HasPrefix(at, "new-") {
 				if err := d.rest(bodySize); err != nil {
 					t.Errorf("after %d bytes: %v", d.off, err)
@@ -408,7 +425,7 @@ func TestKilledAfterwards(t *testing.T) {
 	old := u.start().Process.Pid
 	u.write("die-new-serving")
 	hup(t, old)
-	u.until("dead", func() error { return u.gone("die-new-serving") })
+	u.until("dead", func() error { return u.dead("die-new-serving") })
 	u.until("ended", func() error { return ended(old) })
 	u.start()
 }

@@ -119,6 +119,12 @@ func TestProxiedQuota(t *testing.T) {
 		images[i] = img.Layers[0]
 		b.get(manifestPath(fmt.Sprint("v", i)), 200)
 		b.blob(images[i])
+		b.Until("kept", func() error { // which it is after its last byte has left
+			if in := b.Status().Store; in.Complete < 2*(i+1) {
+				return fmt.Errorf("%+v", in)
+			}
+			return nil
+		})
 	}
 	if err := b.Stop(); err != nil {
 		t.Fatal(err)
