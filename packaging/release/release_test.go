@@ -58,6 +58,12 @@ func TestRelease(t *testing.T) {
 		}
 		checkInstalled(t, r)
 	})
+	t.Run("quickstart", func(t *testing.T) {
+		if r.nfpm == "" {
+			t.Skip("bin/nfpm-* is missing (make nfpm)")
+		}
+		checkQuickstart(t, r)
+	})
 	t.Run("again", func(t *testing.T) {
 		again := r
 		again.out, again.work, again.daemons = t.TempDir(), t.TempDir(), []string{"peerd"}

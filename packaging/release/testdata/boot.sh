@@ -26,10 +26,14 @@ else
   mount -t tmpfs tmpfs sys/fs/cgroup
   mkdir sys/fs/cgroup/systemd
   mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
+  mkdir sys/fs/cgroup/devices # dockerd does not start without
+  mount -t cgroup -o devices cgroup sys/fs/cgroup/devices
 fi
 ip link set lo up
 # Not what happens to be installed here.
-rm -rf etc/systemd/system/multi-user.target.wants etc/samara var/lib/samara var/lib/private/samara
+rm -rf etc/systemd/system/multi-user.target.wants var/lib/kubelet etc/samara var/lib/samara var/lib/private/samara var/lib/docker etc/docker
+mkdir -p var/lib/docker
+mount -t tmpfs tmpfs var/lib/docker # there is no overlay on an overlay
 mkdir .old
 pivot_root . .old
 umount -l /.old
