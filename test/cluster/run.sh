@@ -172,7 +172,8 @@ Y
   start "n$n" on "$n" unshare --mount bash -c '
     set -eu; n=$1 d=$2 dir=$3 repo=$4
     mount --bind "$d/etc" /etc/containerd
-    containerd2 --config /etc/containerd/config.toml >"$dir/log/n$n-containerd" 2>&1 &
+    mount --bind "$dir/hosts" /etc/hosts
+    SSL_CERT_FILE=$dir/past.crt containerd2 --config /etc/containerd/config.toml >"$dir/log/n$n-containerd" 2>&1 &
     until ctr2 -a "$d/containerd.sock" version >/dev/null 2>&1; do sleep 0.2; done
     for i in pause_3.10 peerd_v0.1.0 seeder_v0.1.0; do ctr2 -a "$d/containerd.sock" -n k8s.io images import --local "$dir/images/$i.tar"; done
     kube-proxy --config "$d/proxy.yaml" >"$dir/log/n$n-proxy" 2>&1 &
@@ -201,6 +202,20 @@ status() { # NODE FIELD...: of the status of a node's peerd; fails while there i
   on 1 curl -s --max-time 5 "http://$ip:9095/v1/status" | python3 -c 'import functools, json, sys; print(functools.reduce(lambda d, f: d[f], sys.argv[1:], json.load(sys.stdin)))' "${@:2}"
 }
 
+pulls() { # NODE: pulls two images in turns, each from nothing, until told to stop; a line for each
+  local sock=$dir/n$1/containerd.sock i
+  while [ ! -e "$dir/stop" ]; do
+    for i in 1 2; do
+      if cripull -timeout 2m -endpoint "unix://$sock" pull "registry.lab.test/app:$i" >>"$dir/log/pulls$1" 2>&1; then echo ok; else echo failed; fi
+      cripull -endpoint "unix://$sock" remove "registry.lab.test/app:$i" >>"$dir/log/pulls$1" 2>&1 || true
+    done
+  done
+}
+
+past() { # bytes of blobs that nodes had straight from the upstream
+  sed -nE 's#.*http.request.uri="?/v2/[^" ]*/blobs/.*http.response.written=([0-9]+).*#\1#p' "$dir/log/past" | awk '{n += $1} END {print n + 0}'
+}
+
 ready_after() { # seconds from the first pod's making until the last one was ready
   k get pods -A -l app.kubernetes.io/instance=samara -o json | python3 -c '
 import datetime, json, sys
@@ -212,6 +227,9 @@ print(round((max(ready) - min(at(p["metadata"]["creationTimestamp"]) for p in po
 }
 
 mkdir -p "$dir"/{log,images}
+printf '127.0.0.1 localhost\n10.77.0.9 registry.lab.test\n' >"$dir/hosts"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=registry.lab.test -addext subjectAltName=DNS:registry.lab.test \
+  -keyout "$dir/past.key" -out "$dir/past.crt" 2>/dev/null
 "$repo/bin/k8s/images" -bin "$repo/bin" -out "$dir/images"
 network
 control_plane
@@ -223,7 +241,10 @@ printf 'version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "
 start upstream on 1 docker-registry serve "$dir/registry.yaml"
 upstream=${pids[-1]}
 wait_for 20 "the upstream" on 1 curl -sf http://10.77.0.9:5000/v2/
-for i in peerd:v2 seeder:v2 app:1 app:2; do on 1 crane push --insecure "$dir/images/${i/:/_}.tar" "10.77.0.9:5000/$i" >/dev/null 2>&1; done
+push() { local i; for i; do on 1 crane push --insecure "$dir/images/${i/:/_}.tar" "10.77.0.9:5000/$i" >/dev/null 2>&1; done; }
+push app:1 app:2
+cp -r "$dir/registry" "$dir/registry-past" # where nodes get these two from when their mirror is away; it is started later
+push peerd:v2 seeder:v2
 k create namespace lab >/dev/null
 wait_for 30 "the default service account" k -n lab get serviceaccount default
 for n in 1 2; do files $n >"$dir/n$n.before"; done
@@ -272,9 +293,24 @@ for n in 1 2; do
 done
 k -n samara rollout status daemonset/samara-peerd --timeout=60s >/dev/null
 
+# A rolling upgrade while both nodes pull. Their containerd may go on to the upstream, which has the images that are pulled, not the new daemons.
+k -n lab delete pods --all --timeout=60s >/dev/null
+printf 'version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "10.77.0.9:443", tls: {certificate: %s, key: %s}}\n' \
+  "$dir/registry-past" "$dir/past.crt" "$dir/past.key" >"$dir/past.yaml"
+start past on 1 docker-registry serve "$dir/past.yaml"
+wait_for 20 "the upstream as nodes see it" on 1 curl -sf --cacert "$dir/past.crt" --resolve registry.lab.test:443:10.77.0.9 https://registry.lab.test/v2/
+for n in 1 2; do pulls $n >"$dir/pulls$n" & pids+=($!); done
+pulled() { [ "$(wc -l <"$dir/pulls1")" -ge "$1" ] && [ "$(wc -l <"$dir/pulls2")" -ge "$2" ]; }
+wait_for 120 "pulls of both nodes" pulled 2 2
+row "pulls of both nodes before: bytes past the mirrors" 0 "$(past)" "$(yes_if test "$(past)" = 0)"
 began=$(date +%s.%N)
-chart upgrade "$repo/manifests/chart" -f "$dir/values.yaml" --set image.registry=registry.lab.test,image.tag=v2 --wait --timeout 180s >/dev/null
-row "upgrade to images that only the mirror can give" works "$(since "$began") s" yes
+chart upgrade "$repo/manifests/chart" -f "$dir/values.yaml" --set image.registry=registry.lab.test,image.tag=v2 --wait --timeout 300s >/dev/null
+row "upgrade of all to images that only the mirror can give" works "$(since "$began") s" yes
+wait_for 120 "pulls after the upgrade" pulled $(($(wc -l <"$dir/pulls1") + 3)) $(($(wc -l <"$dir/pulls2") + 3))
+touch "$dir/stop"
+lost=$(cat "$dir"/pulls? | grep -c failed || true)
+row "pulls of both nodes meanwhile: how many, failed" "0 failed" "$(cat "$dir"/pulls? | wc -l), $lost" "$(yes_if test "$lost" = 0)"
+row "... bytes past the mirrors, of all" "reported" "$(past) of $(cat "$dir"/pulls? | grep -c ok) x 35 MiB" yes
 
 kubelet=$(cat "$dir/n2/kubelet.pid")
 kill -STOP "$kubelet"

@@ -135,7 +135,7 @@ func shape(t *testing.T, dir string) map[string]bool {
 		case strings.HasPrefix(first, "{"):
 			for d := json.NewDecoder(bytes.NewReader(text)); ; {
 				var v any
-				if err := d.Decode(&v); err == io.EOF {
+				if err := d.Decode(&v); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
 					return fmt.Errorf("%s: %w", p, err)
@@ -227,7 +227,7 @@ func unpack(t *testing.T, path, dir string) {
 	}
 	for r := tar.NewReader(zip); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {

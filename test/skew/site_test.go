@@ -300,7 +300,7 @@ func (s *site) check(ctx context.Context, bin lab.Binaries, dir string) {
 	if st.Bytes.FromPeers+st.Bytes.FromSeeder+st.Bytes.FromUpstream > 0 {
 		s.t.Errorf("the peer did not have the image any more: %+v", st.Bytes)
 	}
-	if int(st.Store.Partial) != len(parts) {
+	if st.Store.Partial != len(parts) {
 		s.t.Errorf("the peer has %d partial blobs, not %d", st.Store.Partial, len(parts))
 	}
 	empty := s.startPeer(ctx, bin, filepath.Join(s.t.TempDir(), "peerd"))
