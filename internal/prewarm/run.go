@@ -193,7 +193,7 @@ func (m *Manager) asks(there []p2p.Neighbour, now time.Time) []ask {
 // due tells whether a host is to be asked, or told of a cancellation, now.
 func (x *order) due(h *Host, now time.Time, pace time.Duration) bool {
 	if !x.Open {
-		return x.State == Canceled && !x.told[h.Peer] && x.asked[h.Peer].IsZero() == false && now.Sub(x.Ended) < time.Minute
+		return x.State == Canceled && !x.told[h.Peer] && !x.asked[h.Peer].IsZero() && now.Sub(x.Ended) < time.Minute
 	}
 	if !x.ready() {
 		return false
