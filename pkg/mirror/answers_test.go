@@ -20,6 +20,9 @@ import (
 
 // contract 7: the clients of a chunked pull ask to the end and leave after their
 // chunk. What they left is not fetched again, nor twice.
+//
+// It runs beside no other test: with a seeder that is slow to answer, peerd asks the
+// upstream as well, as it should.
 func TestChunkedPull(t *testing.T) {
 	const size, chunk = 24 * mib, 2 * mib
 	b := newBench(t)
@@ -113,6 +116,7 @@ func TestManyBlobsAtOnce(t *testing.T) {
 // contract 11: a digest that nobody knows is 404 in time, whoever is silent, also
 // for those who ask at the same moment.
 func TestUnknownDigest(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)
 	for name, set := range map[string]func(hang *silent){
@@ -149,6 +153,7 @@ func TestUnknownDigest(t *testing.T) {
 // contract 9, 14: a manifest is whole before its status line; an upstream that
 // cuts it shows as 404 or not at all, never as a short body.
 func TestCutManifest(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 1000)
@@ -169,6 +174,7 @@ func TestCutManifest(t *testing.T) {
 
 // contract 20: the names that each client has for the same image.
 func TestNamesOfEachClient(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	hub := b.up.AddImage("library/nginx", "v1", 1000)
@@ -206,6 +212,7 @@ func TestNamesOfEachClient(t *testing.T) {
 // contract 28, 29: a range of a cold blob comes before the blob does; and after a
 // restart, which is over in seconds, of what was here.
 func TestRangeOfAColdBlob(t *testing.T) {
+	t.Parallel()
 	const size, n = 32 * mib, 64 << 10
 	b := newBench(t)
 	p := b.peer(func(c *config.Peerd) { c.NoPrefetch = true })
@@ -237,6 +244,7 @@ func TestRangeOfAColdBlob(t *testing.T) {
 
 // contract 30: a URL in the path is not dialled.
 func TestURLsAreNotServed(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	dialled := &silent{}

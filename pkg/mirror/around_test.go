@@ -14,6 +14,7 @@ import (
 // contract 24: there is no way around, by whatever spelling, method, header or
 // endpoint, to an image that the host has cached.
 func TestContract24WaysAround(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	h := b.peer(nil)
 	h.image("v1", b.open)

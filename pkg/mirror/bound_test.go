@@ -18,6 +18,7 @@ const (
 // contract 10: a client that never leaves the mirror is given a manifest that is
 // here only while what it names can be had.
 func TestBoundClients(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(func(c *config.Peerd) {
 		c.NoPrefetch, c.Private.Private, c.GapTimeout, c.SwitchTimeout = true, config.PrivateShared, 3*time.Second, time.Second
@@ -48,6 +49,7 @@ func TestBoundClients(t *testing.T) {
 // contract 10, 14: a manifest is not given to such a client while a blob that it
 // names is refused; the blob itself is, as it would ask nobody else.
 func TestBoundClientsAfterACut(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 8*mib)

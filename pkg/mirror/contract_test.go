@@ -23,6 +23,7 @@ var errNotYet = errors.New("not yet")
 
 // contract 1: no redirect, no credentials, and nobody is asked.
 func TestPing(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	b.up.Close()
@@ -39,6 +40,7 @@ func TestPing(t *testing.T) {
 
 // contract 2, 3, 4, 5, 6: what the answers carry.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 2*mib)
@@ -79,6 +81,7 @@ func TestHeaders(t *testing.T) {
 // contract 9: a body that has begun is finished, by the upstream where the
 // seeder dies and no peer has the rest.
 func TestSeederDiesInMidBody(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 8*mib)
@@ -108,6 +111,7 @@ func TestSeederDiesInMidBody(t *testing.T) {
 
 // contract 11: what nobody can give is 404, soon: whatever the reason.
 func TestCannotHelp(t *testing.T) {
+	t.Parallel()
 	unknown := digest.FromString("nobody has this")
 	for _, test := range []struct {
 		name  string
@@ -121,6 +125,7 @@ func TestCannotHelp(t *testing.T) {
 		{"seeder and upstream gone", func(b *bench) { b.up.Close(); b.seeder.Stop() }, 3 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			p := b.peer(nil)
 			test.set(b)
@@ -139,6 +144,7 @@ func TestCannotHelp(t *testing.T) {
 // contract 11, 12: a seeder that hangs costs the first client patience, and
 // nobody after it.
 func TestHangingSeeder(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	img := b.up.AddImage("lab/app", "v1", 1000)
 	b.up.AddImage("lab/app", "v2", 1000)
@@ -162,6 +168,7 @@ func TestHangingSeeder(t *testing.T) {
 
 // Several seeders: the second answers where the first is gone.
 func TestSecondSeeder(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)
 	first := *b
@@ -184,6 +191,7 @@ func TestSecondSeeder(t *testing.T) {
 // contract 14: bytes that cannot be had in mid-body end it with a FIN short of
 // its length, and the digest is 404 for a while.
 func TestCutBody(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 8*mib)
@@ -209,12 +217,14 @@ func TestCutBody(t *testing.T) {
 // contract 15: requests under way may finish; after the grace they are cut with
 // a FIN.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		grace time.Duration
 		whole bool
 	}{{"within the grace", 10 * time.Second, true}, {"cut", 200 * time.Millisecond, false}} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBench(t)
 			p := b.peer(func(c *config.Peerd) { c.ShutdownGrace = test.grace })
 			img := b.up.AddImage("lab/app", "v1", 16*mib)
@@ -255,6 +265,7 @@ func TestShutdown(t *testing.T) {
 
 // contract 18: verified pieces survive a client that leaves, and a restart.
 func TestPiecesSurvive(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 4*mib)
@@ -271,6 +282,7 @@ func TestPiecesSurvive(t *testing.T) {
 // contract 19: layers are fetched on first sight of their manifest; of an index
 // nothing is, and who only looks has nothing fetched.
 func TestPrefetch(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	amd := b.up.AddPlatformImage("lab/app", "amd", "linux", "amd64", 2*mib, 1000)
@@ -307,6 +319,7 @@ func TestPrefetch(t *testing.T) {
 
 // Foreign layers are left to the client.
 func TestForeignLayer(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	foreign := digest.FromString("somewhere else")
@@ -325,6 +338,7 @@ func TestForeignLayer(t *testing.T) {
 // contract 20: three ways to name an upstream. docker and podman name none for
 // blobs and manifests by digest. contract 21: none of them is dialled.
 func TestNaming(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	img := b.up.AddImage("lab/app", "v1", 1000)
@@ -355,6 +369,7 @@ func TestNaming(t *testing.T) {
 
 // contract 22: no tag without asking, but while nobody answers.
 func TestTags(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
 	v1 := b.up.AddImage("lab/app", "latest", 1000)

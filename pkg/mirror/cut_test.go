@@ -14,6 +14,7 @@ import (
 // with a FIN after --gap-timeout. The blob is 404 then for --refuse-cut, at any
 // offset, and served again after it, with what had come.
 func TestStalledBody(t *testing.T) {
+	t.Parallel()
 	const size = 8 * mib
 	b := newBench(t)
 	p := b.peer(func(c *config.Peerd) {

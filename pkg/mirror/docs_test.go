@@ -15,6 +15,7 @@ import (
 // Whatever a live scrape of either daemon shows is in the reference of metrics,
 // and each warning on the operations page.
 func TestOperationsPageIsComplete(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)

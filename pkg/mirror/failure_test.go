@@ -17,6 +17,7 @@ import (
 // Seeder and upstream gone, the image held by one host: another has it from
 // there, found by the DHT; also when it was started only then.
 func TestEverythingGone(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.lock()
 	holder := b.peer(nil)
@@ -44,6 +45,7 @@ func TestEverythingGone(t *testing.T) {
 
 // A peerd that is started before its seeder is not ready, and becomes so.
 func TestSeederComesLater(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)
 	b.seeder.Stop()
@@ -77,6 +79,7 @@ func TestSeederComesLater(t *testing.T) {
 
 // A seeder that comes back with other upstreams: peers learn it soon.
 func TestUpstreamsChange(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	h := b.peer(nil)
 	b.up.AddImage("lab/app", "v1", 1000)
@@ -106,6 +109,7 @@ func TestUpstreamsChange(t *testing.T) {
 
 // A first start that cannot work ends, and says why.
 func TestStartsThatEnd(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	key := filepath.Join(t.TempDir(), "swarm.key")
 	if _, err := p2p.CreateSwarmKey(key); err != nil {

@@ -21,6 +21,7 @@ import (
 // A seeder with TLS that lets nobody pull without a login admits whoever has the
 // swarm key, and writes down who that was.
 func TestGuardedSeederAdmitsItsPeers(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	if err := b.seeder.Stop(); err != nil {
 		t.Fatal(err)

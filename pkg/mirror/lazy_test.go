@@ -53,6 +53,7 @@ func (b *bench) estargz(tag string, sizes ...int) (layers []digest.Digest) {
 // ahead, and ranges bring what they touch; a client that pulls it as any other
 // has all of it fetched from its first layer on.
 func TestLazyImage(t *testing.T) {
+	t.Parallel()
 	b := newLazyBench(t)
 	p := b.peer(nil)
 	layers := b.estargz("v1", 16*mib, 16*mib, 16*mib)
@@ -105,6 +106,7 @@ func TestLazyImage(t *testing.T) {
 
 // By choice a lazy image is an image like any other.
 func TestLazyWhole(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(func(c *config.Peerd) { c.Lazy.Lazy = config.LazyWhole })
 	b.estargz("v1", 5*mib, 5*mib)

@@ -82,6 +82,7 @@ func (p *host) pulls(repo, ref string, img v1.Image) {
 // in signed pieces, from hosts that have it, also when the seeder is gone. No
 // upstream hears of it.
 func TestLocalRepositories(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.lock()
 	b.pushing()
@@ -120,6 +121,7 @@ func TestLocalRepositories(t *testing.T) {
 
 // What was pushed is there, and shared, after a restart of the seeder.
 func TestLocalAfterRestart(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.pushing()
 	img := b.push("team/app", "v1", 2*mib)

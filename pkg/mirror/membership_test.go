@@ -131,6 +131,7 @@ func (l *listener) takes(ctx context.Context, to peer.AddrInfo, repository strin
 // he knows: no answer of the DHT, no message, no manifest, blob or piece, and no
 // word about what is public; and what passes on the wire tells him nothing.
 func TestContract27Membership(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.lock()
 	img := b.up.AddImage("lab/app", "v1", 3*mib, 1000)
@@ -266,6 +267,7 @@ func noise(t *testing.T, addr, id string) {
 // contract 26: what a client shows goes to the upstream, and to nobody else: not
 // to the seeder, by its registry API, nor to peers.
 func TestContract26NothingIsPassedOn(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	b.lock()
 	target, err := url.Parse(b.seeder.URL)

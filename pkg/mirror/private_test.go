@@ -129,6 +129,7 @@ func foreign(img upstreamtest.Image) []string {
 // contract 24: what the seeder's credentials have brought is for those who have shown some
 // of their own.
 func TestContract24PrivateImages(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	h, second := b.peer(nil), b.peer(nil)
 	h.image("v1", b.open)
@@ -192,6 +193,7 @@ func TestContract24PrivateImages(t *testing.T) {
 // contract 24: a blob that both a private and a public repository have is public by the
 // latter's name.
 func TestContract24BlobOfBoth(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	b.up.Give("lab/app", b.closed.Layers[1])
 	h := b.peer(nil)
@@ -212,6 +214,7 @@ func TestContract24BlobOfBoth(t *testing.T) {
 // contract 26: what does not convince is 404, so that the client goes to the upstream; and
 // only tokens are shown there.
 func TestContract26WhatDoesNotConvince(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	b.up.AddImage("lab/other", "v1", 1000)
 	h := b.peer(nil)
@@ -250,6 +253,7 @@ func TestContract26WhatDoesNotConvince(t *testing.T) {
 
 // contract 25: an upstream that wants a password is not for us to ask for it.
 func TestContract25BasicIsNotPassedOn(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	b.up.SetAuth(&upstreamtest.Auth{Username: "ops", Password: secretPassword, Private: []string{"lab/secret"}})
 	h := b.peer(nil)
@@ -264,6 +268,7 @@ func TestContract25BasicIsNotPassedOn(t *testing.T) {
 // contract 1, 25: dockerd heeds a challenge to its hello only. It gets one where
 // the operator says so, while the upstream answers; nobody else does.
 func TestContract25DockerTokens(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	plain, h := b.peer(nil), b.peer(func(c *config.Peerd) { c.DockerTokens = true })
 	const docker = "User-Agent: docker/20.10.24 go/go1.19"
@@ -284,10 +289,12 @@ func TestContract25DockerTokens(t *testing.T) {
 
 // contract 25: the operator chooses, for a peerd or for an upstream at the seeder.
 func TestContract25Choices(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ way, at string }{
 		{config.PrivateShared, "peerd"}, {config.PrivateShared, "seeder"}, {config.PrivateNever, "peerd"}, {config.PrivateNever, "seeder"},
 	} {
 		t.Run(tt.way+" at the "+tt.at, func(t *testing.T) {
+			t.Parallel()
 			b := newPrivateBench(t, func(c *config.Seeder) {
 				if tt.at == "seeder" {
 					c.Upstreams[0].Private = tt.way
@@ -310,6 +317,7 @@ func TestContract25Choices(t *testing.T) {
 // contract 27: public images cost one question per repository, whoever asks and for however
 // much, and are served while nobody can be asked.
 func TestContract27PublicImages(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	h, second := b.peer(nil), b.peer(nil)
 	for range 3 {
@@ -347,6 +355,7 @@ func TestContract27PublicImages(t *testing.T) {
 
 // contract 27: a host with no seeder to ask asks the upstream.
 func TestContract27WithoutASeeder(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	h := b.peer(nil)
 	b.seeder.Stop()
@@ -358,6 +367,7 @@ func TestContract27WithoutASeeder(t *testing.T) {
 
 // contract 25: the seeder's own repositories are the seeder's to judge.
 func TestContract25LocalRepositories(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.pushing()
 	b.push("team/open", "v1", 1000)
@@ -455,6 +465,7 @@ func clean(t *testing.T, where string, content []byte) {
 
 // contract 21: ns names a configured upstream, and nothing that is dialled.
 func TestContract21HostileNS(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)
 	h := b.peer(nil)

@@ -8,6 +8,7 @@ import (
 // A seeder's rules bind its peers, too, where they would ask the upstream
 // themselves.
 func TestRulesOfTheSeeder(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.up.AddImage("lab/app", "v1", 1000)
 	b.up.AddImage("lab/secret", "v1", 1000)

@@ -18,6 +18,7 @@ const (
 // cannot be had (contract 10). The others do: they ask the next host for what is
 // missing.
 func TestManifestIsAPromise(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	one := b.up.AddImage("lab/app", "v1", 2*mib, 300<<10)
 	b.up.AddIndex("lab/app", "multi", one)
@@ -45,6 +46,7 @@ func TestManifestIsAPromise(t *testing.T) {
 
 // A blob that is late is no reason to tell them 404.
 func TestLateForAClientThatStays(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	one := b.up.AddImage("lab/app", "v1", 2*mib)
 	b.up.SetFault(one.Layers[0].String(), upstreamtest.Fault{Method: "GET", HeaderDelay: 3 * time.Second})

@@ -14,6 +14,7 @@ import (
 // rest of its blobs, as some clients go nowhere else after the manifest. Who
 // begins a pull is sent on.
 func TestStopDuringPull(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.peer(func(c *config.Peerd) { c.ShutdownGrace = 15 * time.Second })
 	img := b.up.AddImage("lab/app", "v1", 2*mib, 1*mib)

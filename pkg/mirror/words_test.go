@@ -38,6 +38,7 @@ func (p *host) forget(what ...string) {
 // vouch for what was public; what is private stays so, and the first answer of
 // somebody who can tell counts again.
 func TestContract27PeersVouch(t *testing.T) {
+	t.Parallel()
 	b := newPrivateBench(t, nil)
 	b.lock()
 	holder, other, tagged := b.peer(nil), b.peer(nil), b.peer(nil)
@@ -84,6 +85,7 @@ func TestContract27PeersVouch(t *testing.T) {
 
 // contract 27: in an open swarm no peer's word counts.
 func TestContract27OpenSwarm(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	img := b.up.AddImage("lab/app", "v1", 1000)
 	holder, other := b.peer(nil), b.peer(nil)
