@@ -63,13 +63,13 @@ nfpm: # what makes Debian packages; where it cannot be built, tests of them are 
 test: clients runtimes stargz unit integration manifests ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
-unit: versitygw nfpm ## unit tests with the race detector
+unit: versitygw ## unit tests with the race detector
 	$(GO) test $(RACE) -timeout 8m ./cmd/... ./pkg/... ./internal/...
-	$(GO) test -timeout 8m ./packaging/...
 
 .PHONY: integration
-integration: build ## the lab, and every promise of the acceptance table at a small size
-	$(GO) test -timeout 4m $$($(GO) list ./test/... | grep -v /test/integration)
+integration: export SAMARA_BIN = $(abspath $(BIN))
+integration: build nfpm ## releases, the lab, and every promise of the acceptance table at a small size
+	$(GO) test -timeout 8m ./packaging/... $$($(GO) list ./test/... | grep -v /test/integration)
 	$(GO) test -timeout 10m ./test/integration/...
 
 .PHONY: manifests
@@ -152,8 +152,7 @@ recipes: clients build ## the files and commands of docs/recipes, run against th
 	SAMARA_RECIPES=all $(GO) test -count 1 -timeout 60m -v ./test/recipes
 
 .PHONY: lint
-lint: $(GOLANGCI) ## go vet and golangci-lint
-	$(GO) vet ./...
+lint: $(GOLANGCI) ## golangci-lint, which has go vet and gofmt in it
 	$(GOLANGCI) run ./...
 
 .PHONY: vet
