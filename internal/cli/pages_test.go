@@ -38,7 +38,7 @@ func commandFault(program, line string) string {
 	if err != nil {
 		return err.Error()
 	}
-	if cmd.HasSubCommands() && len(rest) > 0 && regexp.MustCompile(`^[a-z]`).MatchString(rest[0]) {
+	if cmd.HasSubCommands() && len(rest) > 0 && regexp.MustCompile(`^[a-z]`).MatchString(rest[0]) && cmd.ValidateArgs(rest[:1]) != nil {
 		return fmt.Sprintf("%s has no command %s", cmd.CommandPath(), rest[0])
 	}
 	for _, word := range rest {
