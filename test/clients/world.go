@@ -305,13 +305,13 @@ func (w *World) newPeerd(ctx context.Context) error {
 			return err
 		}
 	}
-	var err error
 	if w.peerd == nil {
-		w.peerd, err = lab.StartPeerd(ctx, w.bin, w.node, w.peerdIn)
-	} else {
-		err = w.peerd.Restart(ctx)
-	}
-	if err != nil {
+		p, err := lab.StartPeerd(ctx, w.bin, w.node, w.peerdIn)
+		if err != nil {
+			return err // what is not running is no peerd: the next cell tries again
+		}
+		w.peerd = p
+	} else if err := w.peerd.Restart(ctx); err != nil {
 		return err
 	}
 	return w.met(ctx, w.seederP.Status, w.peerP.Status)

@@ -68,8 +68,12 @@ func (p *Process) endHeirs() {
 	}
 }
 
+// alive tells whether a process is there, and with it its ports: a zombie's other
+// threads may hold them for a moment longer.
 func alive(pid int64) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, _ := strings.Cut(string(text), ") ")
-	return err == nil && !strings.HasPrefix(state, "Z")
+	_, rest, _ := strings.Cut(string(text), ") ")
+	f := strings.Fields(rest) // from field 3 of proc_pid_stat(5) on, the state
+	const threads = 20 - 3
+	return err == nil && len(f) > threads && (f[0] != "Z" || f[threads] > "1")
 }
