@@ -318,7 +318,6 @@ func (g *Guard) decide(q *request) error {
 func (g *Guard) refuse(w http.ResponseWriter, q *request) {
 	e := &registry.Error{Status: http.StatusUnauthorized, Code: registry.CodeUnauthorized, Message: q.err.Error()}
 	h := w.Header()
-	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("Cache-Control", "no-store")
 	var d *denied
 	errors.As(q.err, &d)

@@ -166,6 +166,18 @@ func TestHangingSeeder(t *testing.T) {
 	}
 }
 
+// contract 11: a seeder that says yes to whatever it is asked, and then nothing,
+// seems to be at work. It leaves time for the upstream all the same.
+func TestSeederSaysYes(t *testing.T) {
+	b := newBench(t)
+	b.up.AddImage("lab/app", "v1", 1000)
+	hang := &silent{to: b.seeder.URL, yes: true}
+	front := hang.start(t)
+	p := b.peer(func(c *config.Peerd) { c.Seeders = []string{front} })
+	hang.set(true)
+	p.get(manifestPath("v1"), 200)
+}
+
 // Several seeders: the second answers where the first is gone.
 func TestSecondSeeder(t *testing.T) {
 	t.Parallel()
@@ -194,14 +206,15 @@ func TestCutBody(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
-	img := b.up.AddImage("lab/app", "v1", 8*mib)
+	const size = 24 * mib // too large to be proved first
+	img := b.up.AddImage("lab/app", "v1", size)
 	layer := img.Layers[0]
-	b.up.SetFault(layer.String(), upstreamtest.Fault{Corrupt: true})
+	b.up.SetFault(layer.String(), upstreamtest.Fault{Corrupt: true, Rate: 24 * mib})
 	n, err := raw(t, p.c.Listen, blobPath(layer))
 	if err != nil {
 		t.Errorf("the body ended with %v, not with a FIN", err)
 	}
-	if n >= 8*mib {
+	if n >= size {
 		t.Errorf("%d bytes came", n)
 	}
 	if n == 0 {

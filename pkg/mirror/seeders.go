@@ -108,7 +108,8 @@ func (s *seeders) use(p parts, version string) error {
 		// Its requests are not the upstreams' own: the seeder counts them.
 		o := upstream.Options{
 			MaxConcurrent: 16, ConnectTimeout: 2 * time.Second, HeaderTimeout: s.c.ManifestTimeout,
-			UserAgent: "samara-peerd/" + version, Log: s.log,
+			IdleTimeout: s.c.ManifestTimeout / 2, // whoever answers has all of it: what stands still then leaves time for others
+			UserAgent:   "samara-peerd/" + version, Log: s.log,
 			NoBreaker: true, // internal/metadata keeps count of silent seeders
 			CAFile:    s.c.SeederCA,
 		}

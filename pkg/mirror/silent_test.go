@@ -14,10 +14,11 @@ import (
 )
 
 // silent passes HTTP requests on, until it is set to hang: then it takes them
-// and never answers, as a frozen process does. With no target it hangs from
-// the start.
+// and never answers, as a frozen process does; or says yes, and then nothing.
+// With no target it hangs from the start.
 type silent struct {
-	to string
+	to  string
+	yes bool
 
 	mu    sync.Mutex
 	hangs bool
@@ -43,6 +44,10 @@ func (s *silent) start(t *testing.T) string {
 		s.mu.Unlock()
 		if hangs {
 			_, _ = io.Copy(io.Discard, r.Body)
+			if s.yes {
+				w.Header().Set("Content-Length", "100")
+				_ = http.NewResponseController(w).Flush()
+			}
 			select {
 			case <-s.over:
 			case <-r.Context().Done():

@@ -107,7 +107,10 @@ func short(s string) string {
 }
 
 // WriteError answers r with e as the handler does, for what stands before it.
-func WriteError(w http.ResponseWriter, r *http.Request, e *Error) { writeError(w, r, e) }
+func WriteError(w http.ResponseWriter, r *http.Request, e *Error) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	writeError(w, r, e)
+}
 
 // writeError sends e as an OCI error body. Content-Length is always set, so
 // that a flush does not turn the response into chunks.

@@ -152,10 +152,13 @@ func (u *upstream) login(ctx context.Context, a account, scopes []string) (heade
 	if err != nil {
 		return "", false, 0, &failure{kind: Denied, err: fmt.Errorf("credentials for %s cannot be read: %w", credentialsHost(u.host), safe(err))}
 	}
+	if auth.RegistryToken != "" { // whatever the upstream would say of itself, this is what there is
+		return "Bearer " + auth.RegistryToken, false, 0, nil
+	}
 	anonymous := auth == authn.AuthConfig{}
 	u.mu.Lock()
 	ch := u.challenge
-	warn := !anonymous && auth.RegistryToken == "" && u.scheme == "http" && !u.warned // a token ends soon
+	warn := !anonymous && u.scheme == "http" && !u.warned
 	u.warned = u.warned || warn
 	u.mu.Unlock()
 	if warn {
@@ -174,9 +177,6 @@ func (u *upstream) login(ctx context.Context, a account, scopes []string) (heade
 		u.mu.Lock()
 		u.challenge = ch
 		u.mu.Unlock()
-	}
-	if auth.RegistryToken != "" {
-		return "Bearer " + auth.RegistryToken, false, 0, nil
 	}
 	switch {
 	case ch.is("bearer"):

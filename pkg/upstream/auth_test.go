@@ -84,6 +84,20 @@ func TestLogin(t *testing.T) {
 	}
 }
 
+// A ready-made token is sent with the first request: nothing is asked before.
+func TestReadyMadeTokenAsksNothing(t *testing.T) {
+	virtually(t, func(o *Options) { o.Keychain = keys{"up.test": {RegistryToken: "s3cret"}} }, func(t *testing.T, b *bench) {
+		b.up.AddImage("a/b", "1", 1000)
+		b.up.SetFault("v2", fault{Hang: true})
+		if _, err := b.client.Manifest(t.Context(), "up", "a/b", "1", nil); err != nil {
+			t.Error(err)
+		}
+		if n := b.up.Count("", "/"); n != 1 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
+
 // A token that says when it ends is replaced before that; no request fails.
 func TestTokenIsRenewedBeforeItEnds(t *testing.T) {
 	virtually(t, nil, func(t *testing.T, b *bench) {

@@ -1,9 +1,33 @@
 package upstream
 
 import (
+	"net/http"
 	"testing"
 	"time"
 )
+
+// That a seeder does not have something is the upstream's word; that whatever
+// answers in its place does not is nobody's.
+func TestRelayThatIsNone(t *testing.T) {
+	for registry, kind := range map[bool]Kind{true: NotFound, false: Unavailable} {
+		virtually(t, nil, func(t *testing.T, b *bench) {
+			b.serve("front.test:80", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if registry {
+					w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+				}
+				w.WriteHeader(http.StatusNotFound)
+			}))
+			if err := b.client.Update([]Registry{{Name: "up", URL: "http://front.test", NS: "up"}}); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.client.Manifest(t.Context(), "up", "a/b", "1", nil)
+			wantKind(t, err, kind)
+			if _, err := b.client.Blob(t.Context(), "up", "a/b", b.up.AddBlob([]byte("x")), 0, -1); KindOf(err) != kind {
+				t.Errorf("blob: %v", err)
+			}
+		})
+	}
+}
 
 // A seeder has tried already: its failures come back at once, and hold up
 // nothing else.

@@ -240,6 +240,10 @@ func (u *upstream) refused(resp *http.Response, own bool, authorization string) 
 	switch {
 	case !own:
 		f.err = fmt.Errorf("from %s, where it redirected to: %s", resp.Request.URL.Host, text)
+	case u.relay() && resp.StatusCode == http.StatusNotFound && resp.Header.Get("Docker-Distribution-Api-Version") == "":
+		// It would be believed as the upstream's word. A seeder says what it is with every answer.
+		f.kind = Unavailable
+		f.err = fmt.Errorf("%s; whoever says so is no registry: a proxy before the seeder, or a wrong path", text)
 	case resp.StatusCode == http.StatusLoopDetected:
 		f.err = fmt.Errorf("%s; seeders are one another's upstream: take one of them out", text)
 	case f.kind == Denied:
