@@ -202,6 +202,7 @@ type Engine struct {
 	dials   chan struct{} // one token per connection attempt to a hinted peer
 	metrics *metrics
 	ledger  ledger
+	doubts  doubts
 	dht     announcements
 
 	mu      sync.Mutex

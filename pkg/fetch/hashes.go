@@ -141,6 +141,9 @@ func (s *swarm) addRun(r signedRun) {
 		s.newHashes(fresh)
 	}
 	final := !wasFinal && s.hashes.final()
+	if final && !s.suspect {
+		s.readers.sure() // each piece is held against it
+	}
 	if r.from != "" && (len(fresh) > 0 || final) {
 		s.relay([][]byte{r.envelope}, r.from)
 	}

@@ -45,7 +45,7 @@ func share(n, of int64) float64 { return float64(n) / float64(of) }
 // A client reads the first bytes while the rest is still at the upstream.
 func TestFirstBytesBeforeTheEnd(t *testing.T) {
 	w := newWorld(t)
-	want, content := w.blob(8 * mib)
+	want, content := w.blob(provenFirst + 8*mib)
 	release := make(chan struct{})
 	w.up.SetFault("blobs", upstreamtest.Fault{Stall: 0.5, Release: release, Times: 1})
 	s, h := w.seeder(), w.peer()

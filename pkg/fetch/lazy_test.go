@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/samara-p2p/samara/pkg/store"
+	"github.com/samara-p2p/samara/pkg/upstream"
 	"github.com/samara-p2p/samara/pkg/upstream/upstreamtest"
 )
 
@@ -236,4 +240,69 @@ func TestPartsFail(t *testing.T) {
 			h.part(want, content, 9*mib, 100)
 		})
 	}
+}
+
+// slowVault is a Durable whose answers come at a rate, each on its own.
+type slowVault struct {
+	vault
+	rate int64 // bytes a second
+}
+
+func (v *slowVault) Blob(ctx context.Context, src Source, d digest.Digest, off, n int64) (BlobReader, error) {
+	r, err := v.vault.Blob(ctx, src, d, off, n)
+	if err != nil {
+		return nil, err
+	}
+	return slowReader{r, ctx, v.rate}, nil
+}
+
+type slowReader struct {
+	BlobReader
+	ctx  context.Context
+	rate int64
+}
+
+func (r slowReader) Read(p []byte) (int, error) {
+	n, err := r.BlobReader.Read(p[:min(len(p), 64*kib)])
+	if !sleep(r.ctx, time.Duration(int64(n)*int64(time.Second)/r.rate)) {
+		return 0, r.ctx.Err()
+	}
+	return n, err
+}
+
+// noUpstream is configured, and has nothing.
+type noUpstream struct{}
+
+func (noUpstream) URL(string) (string, bool) { return "http://nowhere", true }
+
+func (noUpstream) Blob(context.Context, string, string, digest.Digest, int64, int64) (*upstream.BlobReader, error) {
+	return nil, &upstream.Error{Kind: upstream.NotFound}
+}
+
+// contract 28: a range goes first also where the whole blob is on its way: it does
+// not wait for its turn.
+func TestPartGoesFirstWithinTheWhole(t *testing.T) {
+	content := noise(64 * mib)
+	v := &slowVault{vault: vault{content: make(map[digest.Digest][]byte)}, rate: 4 * mib}
+	want := Want{Digest: v.put(content), Size: int64(len(content)), Source: source}
+	inBubble(t, func(o *Options) { o.Seeder, o.Upstream, o.Durable = true, noUpstream{}, v }, func(t *testing.T, b *bubble) {
+		b.Prefetch(want)
+		time.Sleep(time.Second) // it is on its way
+		began := time.Now()
+		part := want
+		const off = 48*mib + 5
+		part.Lazy, part.Parts, part.First = true, []Part{{off, 64 * kib}}, off
+		r, _, err := b.Open(t.Context(), t.Context(), part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		got, err := readAt(r, off, 64*kib)
+		if err != nil || !bytes.Equal(got, content[off:off+64*kib]) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it came after %v", took)
+		}
+	})
 }

@@ -134,7 +134,7 @@ func (s *swarm) handleJoin(from peer.ID, m p2p.Join) {
 	known := s.hashes.known()
 	_ = n.Send(from, p2p.State{
 		Digest: s.digest, Size: s.geom.Size(), Have: have, Complete: s.settled,
-		Elsewhere: !m.NoRuns && !mem.fed, Known: known, Swarm: len(s.members),
+		Elsewhere: !m.NoRuns && !mem.fed, Known: known, Swarm: len(s.members), Doubt: s.e.o.Seeder && !s.settled && s.doubted(),
 	})
 	if mem.fed && (known > m.Known || s.hashes.final()) {
 		if envs := s.runsFor(); len(envs) > 0 {
@@ -233,6 +233,9 @@ func (s *swarm) handleState(from peer.ID, st p2p.State) {
 		s.holds(m, st.Have, st.Complete)
 		if m.seeder {
 			s.size = st.Swarm
+			if st.Doubt {
+				s.e.doubt(s.sources.current())
+			}
 		}
 		if st.Elsewhere {
 			s.unfed(from)

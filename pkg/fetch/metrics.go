@@ -87,6 +87,9 @@ func newMetrics(e *Engine, r prometheus.Registerer, ns string) *metrics {
 		}
 		return float64(n)
 	})
+	doubted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "doubted_upstreams",
+		Help: "Upstreams that sent wrong bytes within the last hour: clients get nothing of them that has not proved right."},
+		func() float64 { return float64(e.doubts.count(e.now())) })
 	// A counter that comes with its first event has never grown, for an alert.
 	for _, source := range []string{"peer", "seeder", "upstream", "objectstore"} {
 		m.bytes.WithLabelValues(source)
@@ -99,7 +102,7 @@ func newMetrics(e *Engine, r prometheus.Registerer, ns string) *metrics {
 		m.failures.WithLabelValues(cause)
 	}
 	if r != nil {
-		r.MustRegister(members, m.took, m.pulls, m.others, m.copies, m.failures, m.waits)
+		r.MustRegister(members, doubted, m.took, m.pulls, m.others, m.copies, m.failures, m.waits)
 		r.MustRegister(m.banned, m.swarms, m.downloads, m.bytes, m.wasted, m.given, m.asks, m.badPieces, m.fallbacks, m.deadlines)
 	}
 	return m

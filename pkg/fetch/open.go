@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
@@ -74,6 +75,17 @@ func (e *Engine) Open(ctx, life context.Context, w Want) (io.ReadSeekCloser, int
 		return r, s.geom.Size(), nil
 	}
 	return nil, 0, fmt.Errorf("open %s: %w", w.Digest, ErrUnavailable)
+}
+
+// Arriving tells whether a piece of one of these blobs has come within the time
+// given. Small ones, which come whole, do not count.
+func (e *Engine) Arriving(within time.Duration, ds ...digest.Digest) bool {
+	for _, d := range ds {
+		if s := e.find(d); s != nil && s.landed.Load() > 0 && e.now()-time.Duration(s.landed.Load()) <= within {
+			return true
+		}
+	}
+	return false
 }
 
 // OpenHeld opens a blob that the store holds whole. It asks nobody and waits for

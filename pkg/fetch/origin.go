@@ -57,6 +57,7 @@ func (s *swarm) startOrigin(off int64) {
 	}
 	o.ctx, o.stop = context.WithCancel(s.ctx)
 	s.origin = o
+	s.withheld = s.doubted()
 	for _, r := range runsOf(s.needed) {
 		o.want(0, r[0], r[1])
 	}
@@ -333,6 +334,9 @@ func (s *swarm) fetched(i int, h piece.Hash) {
 	}
 	s.unsigned[i] = h
 	s.pending = append(s.pending, i)
+	if s.withheld {
+		return
+	}
 	// Each signature goes to every host: where they are many it has to be worth it.
 	pause := min(max(30*time.Millisecond, time.Duration(len(s.members))*time.Millisecond), 200*time.Millisecond)
 	if since := s.e.now() - s.lastSign; since >= pause {
@@ -347,6 +351,11 @@ func (s *swarm) fetched(i int, h piece.Hash) {
 // originDone ends the seeder's download: the whole digest was right, or not.
 func (s *swarm) originDone(err error) {
 	s.origin = nil
+	if s.withheld && err != nil {
+		s.pending = nil
+		clear(s.unsigned)
+	}
+	s.withheld = false
 	s.sign()
 	if err == nil {
 		s.signFinal()

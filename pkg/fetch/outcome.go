@@ -18,7 +18,7 @@ import (
 func (s *swarm) setWanted(w Want) {
 	s.touch()
 	if s.settled {
-		s.readers.ready()
+		s.readers.whole()
 		w.pull.done(nil)
 		return
 	}
@@ -160,7 +160,7 @@ func (s *swarm) settle(verify bool) {
 		if err := s.blob.Settle(); err != nil {
 			s.log.Warn("cannot settle", zap.Error(err))
 		}
-		s.readers.ready()
+		s.readers.whole()
 	}
 	s.saveRuns(true)
 	s.wg.Add(1)
@@ -189,7 +189,7 @@ func (s *swarm) committed(err error) {
 		s.dl.close()
 		s.dl = nil
 	}
-	s.readers.ready()
+	s.readers.whole()
 	s.prog.finish()
 	s.e.metrics.downloaded(s, nil)
 	s.traces.end(s, nil)
@@ -263,6 +263,8 @@ func (s *swarm) failCorrupt() {
 	err := &CorruptError{Digest: s.digest, Source: s.sources.current()}
 	if s.retries > 0 {
 		err.Source = Source{} // peers gave them
+	} else if !s.usedDurable.Load() {
+		s.e.doubt(err.Source)
 	}
 	s.fail(err)
 }

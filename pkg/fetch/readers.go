@@ -18,15 +18,18 @@ type readers struct {
 	next    int
 	open    int
 	hurry   chan struct{} // closed once a client waits for the blob
+	proof   chan struct{} // closed once the digest has proved right, or the download has failed
 	outcome chan struct{} // closed once the blob's fate for new readers is known
 	err     error         // why it failed; nil when it is to be had
 	decided bool
+	proved  bool                  // proof is closed
 	awaited map[int]chan struct{} // pieces that readers of parts begin with; closed when they can be read
 }
 
 func (r *readers) init() {
 	r.awaited = make(map[int]chan struct{})
 	r.hurry = make(chan struct{})
+	r.proof = make(chan struct{})
 	r.outcome = make(chan struct{})
 }
 
@@ -34,7 +37,32 @@ func (r *readers) init() {
 func (r *readers) ready() { r.decide(nil) }
 
 // fail turns away readers that wait to be let in.
-func (r *readers) fail(err error) { r.decide(err) }
+func (r *readers) fail(err error) {
+	r.decide(err)
+	r.sure()
+}
+
+// sure ends the wait for the digest: it has proved right, or never will.
+func (r *readers) sure() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.proved {
+		r.proved = true
+		close(r.proof)
+	}
+}
+
+func (r *readers) isSure() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proved && r.err == nil
+}
+
+// whole lets readers in: all of the blob is here, and right.
+func (r *readers) whole() {
+	r.ready()
+	r.sure()
+}
 
 func (r *readers) decide(err error) {
 	r.mu.Lock()
@@ -228,43 +256,54 @@ func (r *reader) Close() error {
 	return err
 }
 
-// open lets a client in once a first piece has come, which proves a source; one
+// open lets a client in once a first piece has come, which shows a source; one
 // that reads a part only, once the first of its own has. When ctx ends before
-// that, a source that is at it is good enough. errGone says that the swarm ended
-// for no reason of its own.
+// that, a source that is at it is good enough. Where the digest is waited for, it
+// has to prove right first. errGone says that the swarm ended for no reason of
+// its own.
 func (s *swarm) open(ctx, life context.Context, w Want) (*reader, error) {
 	part := !w.whole(s.e.o.Rest)
 	r := s.newReader(life, part)
-	proof, _ := s.readers.state()
-	if part && len(w.Parts) > 0 {
-		first, end := s.geom.Span(w.Parts[0].Offset, w.Parts[0].Length)
-		if proof = s.readers.await(first); s.blob.Readable(first) {
-			return r, nil
-		}
-		// Where the whole blob is on its way, this is not its turn yet.
-		s.post(func() { s.wantPieces(r.id, first, end) })
-	}
-	var err error
-	select {
-	case <-proof:
-		if part {
-			return r, nil
-		}
-		_, err = s.readers.state()
-	case <-s.done:
-		if _, err = s.readers.state(); err == nil {
-			err = errGone
-		}
-	case <-ctx.Done():
-		if !s.sourced.Load() { // else it is slow, but somebody who has the bytes is giving them
-			err = fmt.Errorf("fetch %s: no source answered in time: %w", s.digest, ErrUnavailable)
-		}
+	err := s.awaitFirst(ctx, r, w, part)
+	if err == nil {
+		err = s.awaitProof(ctx, part)
 	}
 	if err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// awaitFirst waits for the first piece that a reader needs.
+func (s *swarm) awaitFirst(ctx context.Context, r *reader, w Want, part bool) error {
+	shown, _ := s.readers.state()
+	if part && len(w.Parts) > 0 {
+		first, end := s.geom.Span(w.Parts[0].Offset, w.Parts[0].Length)
+		if shown = s.readers.await(first); s.blob.Readable(first) {
+			return nil
+		}
+		// Where the whole blob is on its way, this is not its turn yet.
+		s.post(func() { s.wantPieces(r.id, first, end) })
+	}
+	select {
+	case <-shown:
+		if part {
+			return nil
+		}
+		_, err := s.readers.state()
+		return err
+	case <-s.done:
+		if _, err := s.readers.state(); err != nil {
+			return err
+		}
+		return errGone
+	case <-ctx.Done():
+		if s.sourced.Load() { // it is slow, but somebody who has the bytes is giving them
+			return nil
+		}
+		return fmt.Errorf("fetch %s: no source answered in time: %w", s.digest, ErrUnavailable)
+	}
 }
 
 // wantPieces passes a reader's position on to whoever chooses what comes next.

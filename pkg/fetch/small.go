@@ -404,6 +404,9 @@ func (e *Engine) readSmall(ctx context.Context, w Want, limit int64, skipDurable
 		err = fmt.Errorf("%s is larger than %d bytes", w.Digest, limit)
 	case w.Digest.Algorithm().FromBytes(buf.Bytes()) != w.Digest:
 		err = &CorruptError{Digest: w.Digest, Source: w.Source}
+		if !kept {
+			e.doubt(w.Source)
+		}
 	}
 	return found{content: buf.Bytes(), upstream: !kept, kept: kept, err: err}
 }

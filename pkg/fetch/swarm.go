@@ -50,6 +50,7 @@ type swarm struct {
 	origin    *origin
 	pending   []int // pieces whose hash waits to be signed (seeder), and the hashes
 	unsigned  map[int]piece.Hash
+	withheld  bool // nothing is signed before the digest has proved right
 	lastSave  time.Duration
 	savedRuns int // hashes that were known then
 	lastSign  time.Duration
@@ -72,6 +73,7 @@ type swarm struct {
 	sourced  atomic.Bool   // a source has shown that it can give the blob
 	lastUse  atomic.Int64  // Engine.now
 	moved    atomic.Int64  // Engine.now, when bytes of the blob came last
+	landed   atomic.Int64  // Engine.now, when a piece did; 0: none has
 	up       chan struct{} // closed once the giver knows of the blob
 	traces   traces
 	done     chan struct{}

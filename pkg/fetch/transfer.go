@@ -163,6 +163,7 @@ func (s *swarm) gained(i int) {
 // readable lets readers in: piece i can be read, unless it is the last, which
 // nobody gets before the digest of the whole is right.
 func (s *swarm) readable(i int) {
+	s.landed.Store(int64(s.e.now()))
 	s.readers.came(i)
 	if i < s.geom.Count()-1 || s.settled {
 		s.readers.ready()

@@ -22,6 +22,10 @@ import (
 // recheckTimeout is how long a tag is asked for where a stale one could stand in.
 const recheckTimeout = 3 * time.Second
 
+// errNothingYet: somebody is at work on a blob, and the client cannot be promised
+// what may never come.
+var errNothingYet = errors.New("nothing of it has come in time, and this client would not go on after a body without a byte")
+
 // within is the part of a deadline that is left for deciding, so that the answer
 // has reached the client when it is over.
 func within(deadline time.Duration) time.Duration { return deadline - deadline/20 }
@@ -49,6 +53,8 @@ type engine interface {
 	// Open returns a blob once a first piece proves a source, at the latest
 	// when ctx ends. life bounds the reader.
 	Open(ctx, life context.Context, w fetch.Want) (io.ReadSeekCloser, int64, error)
+	// Arriving tells whether a piece of one of these blobs has come within the time given.
+	Arriving(within time.Duration, ds ...digest.Digest) bool
 	// OpenHeld opens a blob that is here whole; any error means that it is not.
 	OpenHeld(d digest.Digest) (io.ReadSeekCloser, int64, error)
 }
@@ -221,7 +227,11 @@ func (b *backend) Blob(ctx context.Context, r registry.Request) (registry.Blob, 
 		}
 		out := registry.Blob{Digest: r.Digest, Cached: registry.Cached{Result: registry.CacheMiss, From: "swarm"}}
 		if out.Content, out.Size, err = b.engine.Open(dctx, ctx, w); err == nil {
-			return out, nil
+			if !r.NeedsByte() || dctx.Err() == nil || b.engine.Arriving(b.deadlines.GapTimeout, r.Digest) {
+				return out, nil
+			}
+			out.Content.Close()
+			err = errNothingYet
 		}
 	}
 	if ctx.Err() == nil {

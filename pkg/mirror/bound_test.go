@@ -52,10 +52,11 @@ func TestBoundClientsAfterACut(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	p := b.peer(nil)
-	img := b.up.AddImage("lab/app", "v1", 8*mib)
+	const size = 24 * mib // too large to be proved first
+	img := b.up.AddImage("lab/app", "v1", size)
 	layer := img.Layers[0]
-	b.up.SetFault(layer.String(), upstreamtest.Fault{Corrupt: true})
-	if n, err := raw(t, p.c.Listen, blobPath(layer)); err != nil || n == 0 || n >= 8*mib {
+	b.up.SetFault(layer.String(), upstreamtest.Fault{Corrupt: true, Rate: 24 * mib})
+	if n, err := raw(t, p.c.Listen, blobPath(layer)); err != nil || n == 0 || n >= size {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
 	b.up.ClearFaults()

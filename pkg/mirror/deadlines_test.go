@@ -32,6 +32,8 @@ func (slowEngine) Open(ctx, _ context.Context, _ fetch.Want) (io.ReadSeekCloser,
 func (slowEngine) Held(digest.Digest, int64) ([]byte, string, error) {
 	return nil, "", errors.New("not here")
 }
+func (slowEngine) Arriving(time.Duration, ...digest.Digest) bool { return false }
+
 func (slowEngine) OpenHeld(digest.Digest) (io.ReadSeekCloser, int64, error) {
 	return nil, 0, errors.New("not here")
 }

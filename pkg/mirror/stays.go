@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/samara-p2p/samara/pkg/fetch"
@@ -25,8 +26,9 @@ var errBlobs = errors.New("the manifest can be had, but not its blobs, and this 
 
 // assured waits until each blob of a manifest has a source, for clients that
 // stay. One that nobody has is an error at once. What is merely slow is trusted
-// when the time is over, unless nothing has come at all. Of an index it is the
-// image of this host's platform that counts.
+// when the time is over, unless nothing has come at all, or it stands still: no
+// piece has come in the second half of that time. Of an index it is the image of
+// this host's platform that counts.
 func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.Manifest) error {
 	if r.Head || !r.Bound() {
 		return nil
@@ -53,7 +55,7 @@ func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.M
 		g.Go(func() error {
 			content, _, err := b.engine.Open(ctx, ctx, w)
 			if err == nil {
-				came[i] = true
+				came[i] = ctx.Err() == nil // else its source was only trusted to be at work
 				return content.Close()
 			}
 			if ctx.Err() != nil {
@@ -66,15 +68,30 @@ func (b *backend) assured(ctx context.Context, r registry.Request, m *registry.M
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, ok := range came {
-		if ok {
-			return nil
+	return b.trusted(wants, came)
+}
+
+// trusted tells what to think of those blobs of an image that have not come.
+func (b *backend) trusted(wants []fetch.Want, came []bool) error {
+	var all []digest.Digest
+	late, large := 0, 0
+	for i, w := range wants {
+		all = append(all, w.Digest)
+		if came[i] {
+			continue
+		}
+		if late++; w.Size >= fetch.SmallBlob {
+			large++
 		}
 	}
-	if len(wants) == 0 {
-		return nil
+	switch gap := b.deadlines.GapTimeout; {
+	case late == 0:
+	case late == len(wants):
+		return fmt.Errorf("%w: none of %d within %s", errBlobs, late, gap)
+	case large > 0 && !b.engine.Arriving(gap/2, all...):
+		return fmt.Errorf("%w: %d of %d have not come within %s, and nothing comes any more", errBlobs, late, len(wants), gap)
 	}
-	return fmt.Errorf("%w: none of %d within %s", errBlobs, len(wants), b.deadlines.GapTimeout)
+	return nil
 }
 
 // assuredOf is assured of the image in an index that is for this host.

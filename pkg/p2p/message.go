@@ -44,6 +44,7 @@ type State struct {
 	Elsewhere bool // Runs were asked for, but others have to be asked for them
 	Known     int  // piece hashes that the sender knows
 	Swarm     int  // peers in the swarm, as far as the sender knows
+	Doubt     bool // of a seeder: the blob's upstream has sent wrong bytes lately; what comes of it has to prove right first
 }
 
 // Have says that further pieces were verified and can be asked for.
@@ -111,7 +112,7 @@ func frames(m Message) ([]*pb.Frame, error) {
 			NoRuns: m.NoRuns, CanWait: m.CanWait, Known: uint32(m.Known), Part: m.Part, Near: uint32(m.Near)}}})
 	case State:
 		return one(&pb.Frame{Body: &pb.Frame_State{State: &pb.State{Digest: string(m.Digest), Size: m.Size, Have: m.Have, Complete: m.Complete,
-			Elsewhere: m.Elsewhere, Known: uint32(m.Known), Swarm: uint32(m.Swarm)}}})
+			Elsewhere: m.Elsewhere, Known: uint32(m.Known), Swarm: uint32(m.Swarm), Doubt: m.Doubt}}})
 	case Have:
 		return haveFrames(m), nil
 	case Leave:
@@ -192,7 +193,7 @@ func message(f *pb.Frame) (Message, error) {
 			err = fmt.Errorf("%d hashes known, %d peers in the swarm", m.Known, m.Swarm)
 		}
 		return State{Digest: d, Size: m.Size, Have: m.Have, Complete: m.Complete,
-			Elsewhere: m.Elsewhere, Known: int(m.Known), Swarm: int(m.Swarm)}, wrapf(err, "state")
+			Elsewhere: m.Elsewhere, Known: int(m.Known), Swarm: int(m.Swarm), Doubt: m.Doubt}, wrapf(err, "state")
 	case *pb.Frame_Have:
 		m := b.Have
 		d, err := checkDigest(m.Digest)

@@ -57,7 +57,7 @@ func TestMessageRoundTrip(t *testing.T) {
 	for _, m := range []Message{
 		Join{Digest: testDigest, Size: 1 << 20, Source: "docker.io/library/nginx", Have: []byte{0xf0}, WantPeers: 30, NoRuns: true, CanWait: true, Known: 7},
 		Join{Digest: testDigest, Complete: true},
-		State{Digest: testDigest, Size: 1 << 20, Have: []byte{0x10}, Complete: true, Elsewhere: true, Known: 4, Swarm: 1000},
+		State{Digest: testDigest, Size: 1 << 20, Have: []byte{0x10}, Complete: true, Elsewhere: true, Known: 4, Swarm: 1000, Doubt: true},
 		Have{Digest: testDigest, Pieces: []int{0, 5, maxPieces - 1}},
 		Have{Digest: testDigest, Pieces: []int{}, Complete: true},
 		Leave{Digest: testDigest, Reason: "evicted"},

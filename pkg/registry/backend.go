@@ -26,12 +26,21 @@ type Request struct {
 // manifest: whatever it is refused afterwards fails its pull (contract 10). These
 // are the programs made of containers/image.
 func (q *Request) Bound() bool {
-	agent, _, _ := strings.Cut(strings.ToLower(q.UserAgent), "/")
-	switch agent {
+	switch q.agent() {
 	case "containers", "skopeo", "libpod", "podman", "cri-o", "buildah":
 		return true
 	}
 	return false
+}
+
+// NeedsByte tells whether the client goes on elsewhere where a body ends early
+// only if some of it has come; where nothing has, its pull fails. That is regclient.
+func (q *Request) NeedsByte() bool { return q.agent() == "regclient" }
+
+// agent is the client's name without its version.
+func (q *Request) agent() string {
+	agent, _, _ := strings.Cut(strings.ToLower(q.UserAgent), "/")
+	return agent
 }
 
 // Manifest is a manifest of any type, byte for byte as its upstream has it.

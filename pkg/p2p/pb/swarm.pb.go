@@ -615,6 +615,7 @@ type State struct {
 	Elsewhere     bool                   `protobuf:"varint,5,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"` // no Runs will come: others are to be asked for them
 	Known         uint32                 `protobuf:"varint,6,opt,name=known,proto3" json:"known,omitempty"`         // piece hashes that the sender knows
 	Swarm         uint32                 `protobuf:"varint,7,opt,name=swarm,proto3" json:"swarm,omitempty"`         // peers in the blob's swarm, as far as the sender knows
+	Doubt         bool                   `protobuf:"varint,8,opt,name=doubt,proto3" json:"doubt,omitempty"`         // of a seeder: the blob's upstream has sent wrong bytes lately
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +697,13 @@ func (x *State) GetSwarm() uint32 {
 		return x.Swarm
 	}
 	return 0
+}
+
+func (x *State) GetDoubt() bool {
+	if x != nil {
+		return x.Doubt
+	}
+	return false
 }
 
 type Have struct {
@@ -1854,7 +1862,7 @@ const file_swarm_proto_rawDesc = "" +
 	"\x05known\x18\t \x01(\rR\x05known\x12\x12\n" +
 	"\x04part\x18\n" +
 	" \x01(\bR\x04part\x12\x12\n" +
-	"\x04near\x18\v \x01(\rR\x04near\"\xad\x01\n" +
+	"\x04near\x18\v \x01(\rR\x04near\"\xc3\x01\n" +
 	"\x05State\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
@@ -1862,7 +1870,8 @@ const file_swarm_proto_rawDesc = "" +
 	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12\x1c\n" +
 	"\telsewhere\x18\x05 \x01(\bR\telsewhere\x12\x14\n" +
 	"\x05known\x18\x06 \x01(\rR\x05known\x12\x14\n" +
-	"\x05swarm\x18\a \x01(\rR\x05swarm\"d\n" +
+	"\x05swarm\x18\a \x01(\rR\x05swarm\x12\x14\n" +
+	"\x05doubt\x18\b \x01(\bR\x05doubt\"d\n" +
 	"\x04Have\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
 	"\x06pieces\x18\x02 \x03(\rR\x06pieces\x12\x1a\n" +
