@@ -60,7 +60,7 @@ nfpm: # what makes Debian packages; where it cannot be built, tests of them are 
 	@test -x $(NFPM) || $(MAKE) -s $(NFPM) || echo "could not build nfpm: tests of Debian packages are skipped"
 
 .PHONY: test
-test: clients runtimes stargz unit integration manifests ## all tests: unit tests with -race, then the small acceptance table
+test: clients runtimes stargz console-tools unit integration manifests ## all tests: unit tests with -race, then the small acceptance table
 
 .PHONY: unit
 unit: versitygw ## unit tests with the race detector
@@ -119,6 +119,17 @@ demo: packages ## a seeder, four peerds and one image, with progress and a table
 .PHONY: accept
 accept: packages ## the acceptance table at full size (256 MiB, 8 hosts, 100 Mbit/s); ACCEPTFLAGS='--run herd'
 	@$(GO) run ./test/accept $(ACCEPTFLAGS)
+
+.PHONY: accept-console
+accept-console: console-tools ## the seeder's page in Chromium while 32 hosts pull; HOSTS=8, SCREENSHOTS=DIR
+	@SAMARA_CONSOLE_HOSTS=$(or $(HOSTS),32) SCREENSHOTS=$(SCREENSHOTS) $(GO) test -count=1 -timeout 20m -v ./test/console
+
+.PHONY: console-tools
+console-tools: # Chromium, and what drives and audits it; what cannot be had is named, and the test skips
+	@command -v chromium >/dev/null 2>&1 || $(MAKE) --no-print-directory packages PACKAGES='chromium fonts-dejavu-core'
+	@cd test/console; if [ package-lock.json -nt node_modules/.package-lock.json ] && command -v npm >/dev/null 2>&1; then \
+	  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/tmp/samara-console.log 2>&1 || { tail -2 /tmp/samara-console.log; echo "could not get playwright-core and axe-core: the console is not tried in Chromium"; }; \
+	fi
 
 .PHONY: accept-upgrade
 accept-upgrade: clients runtimes ## every real client while peerd or the seeder is upgraded, stopped or killed; needs root

@@ -197,6 +197,8 @@ func schemaOf(rt reflect.Type) schema {
 		return schema{Type: "boolean"}
 	case reflect.Int, reflect.Int64, reflect.Uint64:
 		return schema{Type: "integer"}
+	case reflect.Float64:
+		return schema{Type: "number"}
 	case reflect.Slice:
 		items := schemaOf(rt.Elem())
 		return schema{Type: "array", Items: &items}
@@ -231,7 +233,12 @@ func TestParameters(t *testing.T) {
 	}
 	want := []string{
 		http.MethodDelete + " /trash all", "DELETE /trash repository", "GET /jobs/{id} wait", "GET /prewarm/orders/{id} wait", "GET /trash repository", "GET /usage prefix",
+		"GET /eviction bytes", "GET /audit limit", "GET /peers zone", "GET /pulls repository", "GET /repository name",
 	}
+	for _, path := range []string{"peers", "pulls", "repository"} {
+		want = append(want, "GET /"+path+" match", "GET /"+path+" limit", "GET /"+path+" offset")
+	}
+	slices.Sort(want)
 	if keys := slices.Sorted(maps.Keys(got)); !slices.Equal(keys, want) {
 		t.Errorf("%q, want %q", keys, want)
 	}

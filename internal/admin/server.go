@@ -3,7 +3,9 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,11 +45,16 @@ type Error struct {
 func (e *Error) Error() string { return e.Message }
 
 // Caller is who sent a request, and how that was proved.
-type Caller struct{ User, Auth, Client string }
+type Caller struct {
+	User, Auth, Client string
+	Admin              bool // it may do more than look
+	Page               bool // it is a page that looks again and again
+}
 
-// Options of a Server. Cache, Scrub and Caller are required.
+// Options of a Server. Cache, View, Scrub and Caller are required.
 type Options struct {
 	Cache  Cache
+	View   Viewer
 	Scrub  Scrubber
 	Local  Local                      // nil: there are no local repositories
 	Hosts  Hosts                      // nil: no host takes orders
@@ -95,7 +102,7 @@ type route struct {
 
 // routes are all operations but the document's own.
 func (s *Server) routes() []route {
-	return []route{
+	return append(s.views(),
 		handle("GET", "/usage", http.StatusOK, func(r *http.Request, _ none) (Usage, error) {
 			return s.o.Cache.Usage(r.Context(), r.URL.Query().Get("prefix"))
 		}),
@@ -135,7 +142,7 @@ func (s *Server) routes() []route {
 		handle("DELETE", "/jobs/{id}", http.StatusOK, func(r *http.Request, _ none) (Job, error) {
 			return s.jobs.cancel(r.PathValue("id"))
 		}),
-	}
+	)
 }
 
 // handle makes an operation of a function.
@@ -154,7 +161,7 @@ func handle[In, Out any](method, path string, status int, f func(*http.Request, 
 			answer(w, code, Problem{message})
 			return
 		}
-		answer(w, status, out)
+		give(w, r, status, out)
 	})}
 }
 
@@ -199,15 +206,43 @@ func explain(err error) (code int, message string) {
 	return http.StatusInternalServerError, err.Error()
 }
 
+// give answers a look with 304 where it shows what the client has, which looks
+// again and again.
+func give(w http.ResponseWriter, r *http.Request, code int, v any) {
+	if r.Method != http.MethodGet || code != http.StatusOK {
+		answer(w, code, v)
+		return
+	}
+	body, code := encode(code, v)
+	sum := sha256.Sum256(body)
+	tag := `"` + hex.EncodeToString(sum[:12]) + `"`
+	w.Header().Set("ETag", tag)
+	if code == http.StatusOK && r.Header.Get("If-None-Match") == tag {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	send(w, code, body)
+}
+
 func answer(w http.ResponseWriter, code int, v any) {
+	body, code := encode(code, v)
+	send(w, code, body)
+}
+
+func encode(code int, v any) (body []byte, status int) {
 	body, err := json.Marshal(v)
 	if err != nil { // a type of this package always marshals
-		code, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
+		return []byte(`{"error":"the answer cannot be written"}`), http.StatusInternalServerError
 	}
+	return append(body, '\n'), code
+}
+
+func send(w http.ResponseWriter, code int, body []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(body, '\n')) // nobody is left to tell
+	_, _ = w.Write(body) // nobody is left to tell
 }
 
 // ServeHTTP implements http.Handler.
@@ -238,12 +273,16 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusNotFound, Problem{"there is no such operation; see " + Prefix + "/openapi.yaml"})
 }
 
-// record tells the audit log, but of looks at a job or an order. Bodies of this API hold no secrets.
+// record tells the audit log, but of looks at a job or an order, and of what a page shows to
+// somebody whose sign-in was told. Bodies of this API hold no secrets.
 func (s *Server) record(r *http.Request, body []byte, code int) {
 	if s.o.Audit == nil || r.Method == http.MethodGet && (strings.HasPrefix(r.URL.Path, Prefix+"/jobs/") || strings.HasPrefix(r.URL.Path, Prefix+"/prewarm/orders/")) {
 		return // to wait for a job, or an order, is to look again and again
 	}
 	c := s.o.Caller(r)
+	if r.Method == http.MethodGet && c.Page && code < http.StatusBadRequest {
+		return
+	}
 	e := audit.Event{User: c.User, Auth: c.Auth, Client: c.Client, Action: "admin", Method: r.Method, Outcome: "allowed", Status: code,
 		Reference: strings.TrimPrefix(r.URL.Path, Prefix)}
 	e.Note = strings.TrimSpace(r.URL.RawQuery + " " + string(bytes.TrimSpace(body)))

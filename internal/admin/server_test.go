@@ -100,6 +100,9 @@ type rig struct {
 	*Server
 	cache *cache
 	local *repositories
+	view  view
+
+	caller Caller
 
 	mu    sync.Mutex
 	audit []audit.Event
@@ -107,9 +110,9 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{cache: &cache{hold: make(chan struct{})}, local: &repositories{}}
-	r.Server = New(Options{Cache: r.cache, Scrub: r.cache, Local: r.local,
-		Caller: func(*http.Request) Caller { return Caller{User: "alice", Auth: "password", Client: "192.0.2.7"} },
+	r := &rig{cache: &cache{hold: make(chan struct{})}, local: &repositories{}, caller: Caller{User: "alice", Auth: "password", Client: "192.0.2.7", Admin: true}}
+	r.Server = New(Options{Cache: r.cache, View: &r.view, Scrub: r.cache, Local: r.local,
+		Caller: func(*http.Request) Caller { return r.caller },
 		Audit: func(e audit.Event) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -155,6 +155,11 @@ var edges = map[string]map[string]string{
 		"pkg/registry": "names",
 		"pkg/upstream": "what is asked for, and what failures mean",
 	},
+	"internal/report": {
+		"pkg/fetch": "what a peer fetches",
+		"pkg/p2p":   "by which it is told",
+		"pkg/store": "what a peer holds",
+	},
 	"internal/scrub": {
 		"pkg/store": "what is checked",
 	},
@@ -210,6 +215,7 @@ var edges = map[string]map[string]string{
 		"internal/daemon":     "what both daemons start with",
 		"internal/metadata":   "tags and manifests",
 		"internal/prewarm":    "the metric of orders",
+		"internal/report":     "tells its seeders of itself",
 		"internal/status":     "tells about its seeders",
 		"internal/visibility": "who may be given what",
 		"pkg/fetch":           "gets blobs",
@@ -227,6 +233,8 @@ var edges = map[string]map[string]string{
 		"internal/accesslog":  "who asked for what",
 		"internal/admin":      "what operators ask for",
 		"internal/prewarm":    "has hosts fetch images ahead",
+		"internal/console":    "what they look at",
+		"internal/report":     "what peers tell of themselves",
 		"internal/events":     "tells endpoints what clients did",
 		"internal/front":      "TLS, proxies and limits",
 		"pkg/auth":            "who may do what",

@@ -13,6 +13,9 @@ import (
 	"github.com/samara-p2p/samara/internal/tracing"
 )
 
+// ToClients is how many bytes clients were given.
+func (d *Daemon) ToClients() int64 { return d.toClients.Load() }
+
 // Account counts a client's request; it is the registry handler's hook.
 func (d *Daemon) Account(bytes int64) {
 	d.requests.Add(1)

@@ -110,6 +110,14 @@ func (r *Registry) Tags(_ context.Context, n registry.Name, limit int, last stri
 	return page, nil
 }
 
+// Tagged is what a tag means; false where it means nothing. To look is no pull.
+func (r *Registry) Tagged(repository, tag string) (digest.Digest, bool) {
+	if !registry.ValidTag(tag) {
+		return "", false
+	}
+	return r.tag(repository, tag)
+}
+
 // Referrers implements registry.ReferrerLister.
 func (r *Registry) Referrers(_ context.Context, req registry.Request, artifactType string) ([]registry.Descriptor, error) {
 	repo := req.Name.Repository

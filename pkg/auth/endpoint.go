@@ -48,7 +48,7 @@ func parseScopes(values []string) []scope {
 					a |= Pull | Push | Delete
 				}
 			}
-			list = append(list, scope{name: name, actions: a &^ (Catalog | Admin)}) // which are of no repository
+			list = append(list, scope{name: name, actions: a &^ (Catalog | Admin | Watch)}) // which are of no repository
 		}
 	}
 	return list

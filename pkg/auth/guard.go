@@ -57,15 +57,16 @@ const DefaultService = "samara-seeder"
 
 // Guard decides who may do what. Safe for concurrent use.
 type Guard struct {
-	o       Options
-	open    bool // nothing is configured: everything is allowed
-	logins  bool // somebody can log in
-	users   *htpasswd
-	issuers map[string]*issuer // by what they call themselves
-	keys    *signingKeys
-	peerKey []byte
-	lockout *lockout
-	metrics *metrics
+	o         Options
+	open      bool // nothing is configured: everything is allowed
+	logins    bool // somebody can log in
+	users     *htpasswd
+	issuers   map[string]*issuer // by what they call themselves
+	keys      *signingKeys
+	peerKey   []byte
+	lockout   *lockout
+	signedOut signedOut
+	metrics   *metrics
 }
 
 // New reads what o names. Errors say what is wrong with which file.

@@ -19,6 +19,7 @@ const (
 	Peer      Method = "peer"      // a token made with the swarm key
 
 	Certificate Method = "certificate" // of a TLS client
+	Session     Method = "session"     // of a browser, see Sessions
 )
 
 // Identity is who asks. Users and groups of an external issuer begin with the
@@ -31,6 +32,10 @@ type Identity struct {
 	Method Method
 
 	until time.Time // when what proved it ends; zero where it does not
+
+	// session is what a session was begun with; nil for none. It is good for the
+	// admin API only.
+	session *sessionClaims
 
 	// grants is all that a token with an access claim may be used for, and
 	// rules do not count; nil where they do.
@@ -67,6 +72,13 @@ type decided struct {
 func FromContext(ctx context.Context) (*Identity, bool) {
 	d, ok := ctx.Value(contextKey{}).(decided)
 	return d.id, ok
+}
+
+// Administers tells whether whoever sent the request may do more than look by
+// the admin API. Without a Guard everybody may.
+func Administers(ctx context.Context) bool {
+	d, ok := ctx.Value(contextKey{}).(decided)
+	return !ok || d.guard.operates(d.id).has(Admin)
 }
 
 // Listed tells whether the catalog may show a repository (by its canonical

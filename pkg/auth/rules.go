@@ -18,13 +18,14 @@ const (
 	Delete                      // remove blobs, manifests and tags
 	Catalog                     // see the name in /v2/_catalog, where it may also be pulled
 	Admin                       // use the admin API, which is about all repositories
+	Watch                       // look by the admin API, and change nothing
 )
 
 // actionNames is in the order in which they are written.
 var actionNames = []struct {
 	a    Actions
 	name string
-}{{Pull, "pull"}, {Push, "push"}, {Delete, "delete"}, {Catalog, "catalog"}, {Admin, "admin"}}
+}{{Pull, "pull"}, {Push, "push"}, {Delete, "delete"}, {Catalog, "catalog"}, {Admin, "admin"}, {Watch, "watch"}}
 
 func (a Actions) has(b Actions) bool { return a&b == b }
 
@@ -72,7 +73,7 @@ type Rule struct {
 // whoever wrote it.
 //
 //	WHO      anyone | authenticated | peers | user:NAME | group:NAME | claim:ISSUER:NAME=VALUE
-//	ACTIONS  pull, push, delete, catalog, admin, joined by "+"
+//	ACTIONS  pull, push, delete, catalog, admin, watch, joined by "+"
 //	PATTERN  a canonical repository name; "*" stands for anything within a
 //	         component, "**" for anything
 func ParseRule(s string) (Rule, error) {
@@ -106,7 +107,7 @@ func ParseRule(s string) (Rule, error) {
 	r.who, r.name = kind, name
 	var ok bool
 	if r.actions, ok = parseActions(strings.Split(words[1], "+")); !ok {
-		return Rule{}, fmt.Errorf("%q: %q is not made of pull, push, delete, catalog and admin joined by '+'", s, words[1])
+		return Rule{}, fmt.Errorf("%q: %q is not made of pull, push, delete, catalog, admin and watch joined by '+'", s, words[1])
 	}
 	for _, w := range words[2:] {
 		if _, err := ParsePattern(w); err != nil {
@@ -114,8 +115,8 @@ func ParseRule(s string) (Rule, error) {
 		}
 		r.patterns = append(r.patterns, newPattern(w, component))
 	}
-	if r.actions.has(Admin) && !slices.ContainsFunc(r.patterns, func(p pattern) bool { return p.text == "**" }) {
-		return Rule{}, fmt.Errorf("%q: admin is about all repositories: its pattern is **", s)
+	if r.actions&(Admin|Watch) != 0 && !slices.ContainsFunc(r.patterns, func(p pattern) bool { return p.text == "**" }) {
+		return Rule{}, fmt.Errorf("%q: %s is about all repositories: its pattern is **", s, r.actions&(Admin|Watch))
 	}
 	return r, nil
 }

@@ -4,11 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/samara-p2p/samara/internal/canary"
 	"github.com/samara-p2p/samara/internal/config"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/handover"
+	"github.com/samara-p2p/samara/internal/report"
 	"github.com/samara-p2p/samara/internal/status"
 	"github.com/samara-p2p/samara/pkg/registry"
 )
@@ -41,12 +46,10 @@ func serve(ctx context.Context, t *handover.Turn, c config.Peerd, version string
 		return err
 	}
 	life, stop := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.keepFresh(life)
-	}()
-	defer func() { stop(); <-done }()
+	var lives sync.WaitGroup
+	lives.Go(func() { s.keepFresh(life) })
+	lives.Go(func() { reporter(d, s, c).Run(life) })
+	defer func() { stop(); lives.Wait() }()
 	d.Admin.AddCheck("sources", func(context.Context) error {
 		if len(c.Seeders) == 0 || s.known() || len(c.Upstreams) > 0 {
 			return nil
@@ -71,6 +74,23 @@ func serve(ctx context.Context, t *handover.Turn, c config.Peerd, version string
 		api = greetDocker(s, api)
 	}
 	return d.Serve(ctx, daemon.Handlers{Main: onlyBlobsAfter(ctx, api), Rest: vouched(h), Lingers: partOfPull})
+}
+
+// reporter tells seeders that are trusted what this host does.
+func reporter(d *daemon.Daemon, s *seeders, c config.Peerd) *report.Reporter {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "" // it has a peer ID
+	}
+	return report.New(report.Options{Name: name, Zone: c.Zone, Engine: d.Engine, Store: d.Store, Neighbours: d.Node.Neighbours,
+		Open: func(ctx context.Context, to peer.ID) (report.Stream, error) {
+			stream, err := d.Node.OpenReports(ctx, to)
+			if err != nil {
+				return nil, err
+			}
+			return stream, nil
+		},
+		ToClients: d.ToClients, Seeder: s.trusts, Log: d.Log.Named("report")})
 }
 
 // partOfPull tells of requests after which a client asks for blobs. podman, CRI-O

@@ -34,6 +34,7 @@ type metrics struct {
 	announced    *prometheus.CounterVec // decision
 	lookups      *prometheus.CounterVec // result
 	lookupFirst  prometheus.Histogram   // seconds
+	reportBytes  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, ns string) (*metrics, error) {
@@ -78,6 +79,7 @@ func newMetrics(reg prometheus.Registerer, ns string) (*metrics, error) {
 	m.lookupFirst = prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: ns, Subsystem: "p2p", Name: "dht_first_provider_seconds",
 		Help: "Time from the look-up of a blob to the first provider.", Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2, 5, 10, 30}})
 	m.all = append(m.all, m.lookupFirst)
+	m.reportBytes = counter("report_bytes_total", "Bytes of reports by which peers tell their seeder of themselves, sent or received.")
 	if reg != nil {
 		for i, c := range m.all {
 			if err := reg.Register(c); err != nil {

@@ -38,8 +38,8 @@ type adminAPI struct {
 }
 
 // openAdmin makes the API and listens at the socket.
-func openAdmin(ctx context.Context, d *daemon.Daemon, c config.Seeder, a *administrator, hosts *prewarm.Manager, g *gate) (*adminAPI, error) {
-	o := admin.Options{Cache: a, Scrub: a, Caller: caller, Log: d.Log.Named("admin")}
+func openAdmin(ctx context.Context, d *daemon.Daemon, c config.Seeder, a *viewer, hosts *prewarm.Manager, g *gate) (*adminAPI, error) {
+	o := admin.Options{Cache: a, View: a, Scrub: a, Caller: caller, Log: d.Log.Named("admin")}
 	if a.local != nil {
 		o.Local = localNames{a.local, d}
 	}
@@ -116,9 +116,9 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 // caller is who sent a request of the admin API.
 func caller(r *http.Request) admin.Caller {
 	if user, ok := r.Context().Value(peerKey{}).(string); ok {
-		return admin.Caller{User: user, Auth: "socket"}
+		return admin.Caller{User: user, Auth: "socket", Admin: true}
 	}
-	c := admin.Caller{}
+	c := admin.Caller{Admin: auth.Administers(r.Context()), Page: auth.BySession(r.Context())}
 	if id, ok := auth.FromContext(r.Context()); ok {
 		c.User, c.Auth = id.User, string(id.Method)
 	}

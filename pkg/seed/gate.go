@@ -11,6 +11,7 @@ import (
 	"github.com/samara-p2p/samara/internal/accesslog"
 	"github.com/samara-p2p/samara/internal/audit"
 	"github.com/samara-p2p/samara/internal/config"
+	"github.com/samara-p2p/samara/internal/console"
 	"github.com/samara-p2p/samara/internal/daemon"
 	"github.com/samara-p2p/samara/internal/front"
 	"github.com/samara-p2p/samara/internal/prewarm"
@@ -114,12 +115,18 @@ func (g *gate) wrap(api, introduce http.Handler) http.Handler {
 	guarded := g.guard.Wrap(g.limits.Uploads(uploader, api))
 	tokens := g.guard.TokenHandler()
 	administrate, preheat := g.guard.Admin(g.admin), g.guard.Admin(g.harbor)
+	sessions := g.guard.Sessions()
+	page := console.Handler()
 	h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == daemon.IntroductionPath:
 			introduce.ServeHTTP(w, r)
 		case r.URL.Path == auth.TokenPath:
 			tokens.ServeHTTP(w, r)
+		case r.URL.Path == auth.SessionPath:
+			sessions.ServeHTTP(w, r)
+		case console.Is(r.URL.Path):
+			page.ServeHTTP(w, r)
 		case isAdmin(r.URL.Path):
 			administrate.ServeHTTP(w, r)
 		case r.URL.Path == prewarm.HarborHealth:

@@ -70,7 +70,7 @@ func serve(ctx context.Context, t *handover.Turn, c config.Seeder, version strin
 	if err != nil {
 		return err
 	}
-	admin, err := openAdmin(ctx, d, c, a, hosts, g)
+	admin, err := openAdmin(ctx, d, c, newViewer(a, c.AuditLog, c.Zone), hosts, g)
 	if err != nil {
 		return err
 	}

@@ -352,6 +352,20 @@ func (s *Store) Infos() []Info {
 	return infos
 }
 
+// Evictable lists the blobs that would be evicted to free n bytes, those that go
+// first first; all that may be, where they are not enough. Held tells the bytes of
+// each that would be free.
+func (s *Store) Evictable(n int64) (infos []Info, held []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := s.lru.Front(); e != nil && n > 0; e = e.Next() {
+		st := e.Value.(*state)
+		infos, held = append(infos, st.info()), append(held, st.bytes)
+		n -= st.bytes
+	}
+	return infos, held
+}
+
 // Usage describes the whole store.
 func (s *Store) Usage() Usage {
 	s.mu.Lock()

@@ -184,10 +184,12 @@ func value(f protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfBool(true)
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(n))
-	case protoreflect.Uint64Kind:
+	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
 		return protoreflect.ValueOfUint64(uint64(n))
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(n)
+	case protoreflect.EnumKind:
+		return protoreflect.ValueOfEnum(1)
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString(string(f.Name()))
 	case protoreflect.BytesKind:

@@ -1816,6 +1816,272 @@ func (x *OrderState) GetError() string {
 	return ""
 }
 
+// Report is what a peer tells its seeder of itself, on /samara/report/1.0.0.
+type Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                          // of its host, for people
+	Used          int64                  `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`                         // bytes of content held
+	Quota         int64                  `protobuf:"varint,3,opt,name=quota,proto3" json:"quota,omitempty"`                       // 0: none
+	FromNear      int64                  `protobuf:"varint,4,opt,name=from_near,json=fromNear,proto3" json:"from_near,omitempty"` // bytes since its start: from peers of its zone
+	FromFar       int64                  `protobuf:"varint,5,opt,name=from_far,json=fromFar,proto3" json:"from_far,omitempty"`    // from other peers
+	FromSeeder    int64                  `protobuf:"varint,6,opt,name=from_seeder,json=fromSeeder,proto3" json:"from_seeder,omitempty"`
+	FromUpstream  int64                  `protobuf:"varint,7,opt,name=from_upstream,json=fromUpstream,proto3" json:"from_upstream,omitempty"`
+	ToPeers       int64                  `protobuf:"varint,8,opt,name=to_peers,json=toPeers,proto3" json:"to_peers,omitempty"`
+	ToClients     int64                  `protobuf:"varint,9,opt,name=to_clients,json=toClients,proto3" json:"to_clients,omitempty"`
+	Fetches       []*Fetch               `protobuf:"bytes,10,rep,name=fetches,proto3" json:"fetches,omitempty"`    // what is under way, and what ended since the last report
+	More          uint32                 `protobuf:"varint,11,opt,name=more,proto3" json:"more,omitempty"`         // under way, and not named
+	Held          []uint64               `protobuf:"fixed64,12,rep,packed,name=held,proto3" json:"held,omitempty"` // complete blobs since the last report
+	Gone          []uint64               `protobuf:"fixed64,13,rep,packed,name=gone,proto3" json:"gone,omitempty"` // and those that are not held any more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_swarm_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Report) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Report) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *Report) GetQuota() int64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+func (x *Report) GetFromNear() int64 {
+	if x != nil {
+		return x.FromNear
+	}
+	return 0
+}
+
+func (x *Report) GetFromFar() int64 {
+	if x != nil {
+		return x.FromFar
+	}
+	return 0
+}
+
+func (x *Report) GetFromSeeder() int64 {
+	if x != nil {
+		return x.FromSeeder
+	}
+	return 0
+}
+
+func (x *Report) GetFromUpstream() int64 {
+	if x != nil {
+		return x.FromUpstream
+	}
+	return 0
+}
+
+func (x *Report) GetToPeers() int64 {
+	if x != nil {
+		return x.ToPeers
+	}
+	return 0
+}
+
+func (x *Report) GetToClients() int64 {
+	if x != nil {
+		return x.ToClients
+	}
+	return 0
+}
+
+func (x *Report) GetFetches() []*Fetch {
+	if x != nil {
+		return x.Fetches
+	}
+	return nil
+}
+
+func (x *Report) GetMore() uint32 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+func (x *Report) GetHeld() []uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *Report) GetGone() []uint64 {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+// Fetch is one blob on its way to a peer.
+type Fetch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"` // "docker.io/library/nginx"
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`    // bytes
+	Have          int64                  `protobuf:"varint,4,opt,name=have,proto3" json:"have,omitempty"`
+	FromPeers     int64                  `protobuf:"varint,5,opt,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"` // bytes received, duplicates too
+	FromSeeder    int64                  `protobuf:"varint,6,opt,name=from_seeder,json=fromSeeder,proto3" json:"from_seeder,omitempty"`
+	FromUpstream  int64                  `protobuf:"varint,7,opt,name=from_upstream,json=fromUpstream,proto3" json:"from_upstream,omitempty"`
+	Age           uint32                 `protobuf:"varint,8,opt,name=age,proto3" json:"age,omitempty"`         // seconds since it began
+	Readers       uint32                 `protobuf:"varint,9,opt,name=readers,proto3" json:"readers,omitempty"` // clients that wait
+	Ended         bool                   `protobuf:"varint,10,opt,name=ended,proto3" json:"ended,omitempty"`    // it is complete, or
+	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`     // has failed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fetch) Reset() {
+	*x = Fetch{}
+	mi := &file_swarm_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fetch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fetch) ProtoMessage() {}
+
+func (x *Fetch) ProtoReflect() protoreflect.Message {
+	mi := &file_swarm_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
+func (*Fetch) Descriptor() ([]byte, []int) {
+	return file_swarm_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Fetch) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Fetch) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Fetch) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Fetch) GetHave() int64 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *Fetch) GetFromPeers() int64 {
+	if x != nil {
+		return x.FromPeers
+	}
+	return 0
+}
+
+func (x *Fetch) GetFromSeeder() int64 {
+	if x != nil {
+		return x.FromSeeder
+	}
+	return 0
+}
+
+func (x *Fetch) GetFromUpstream() int64 {
+	if x != nil {
+		return x.FromUpstream
+	}
+	return 0
+}
+
+func (x *Fetch) GetAge() uint32 {
+	if x != nil {
+		return x.Age
+	}
+	return 0
+}
+
+func (x *Fetch) GetReaders() uint32 {
+	if x != nil {
+		return x.Readers
+	}
+	return 0
+}
+
+func (x *Fetch) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *Fetch) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_swarm_proto protoreflect.FileDescriptor
 
 const file_swarm_proto_rawDesc = "" +
@@ -1951,7 +2217,39 @@ const file_swarm_proto_rawDesc = "" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x1f\n" +
 	"\vbytes_total\x18\x06 \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\a \x01(\tR\x05error*y\n" +
+	"\x05error\x18\a \x01(\tR\x05error\"\xf4\x02\n" +
+	"\x06Report\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x14\n" +
+	"\x05quota\x18\x03 \x01(\x03R\x05quota\x12\x1b\n" +
+	"\tfrom_near\x18\x04 \x01(\x03R\bfromNear\x12\x19\n" +
+	"\bfrom_far\x18\x05 \x01(\x03R\afromFar\x12\x1f\n" +
+	"\vfrom_seeder\x18\x06 \x01(\x03R\n" +
+	"fromSeeder\x12#\n" +
+	"\rfrom_upstream\x18\a \x01(\x03R\ffromUpstream\x12\x19\n" +
+	"\bto_peers\x18\b \x01(\x03R\atoPeers\x12\x1d\n" +
+	"\n" +
+	"to_clients\x18\t \x01(\x03R\ttoClients\x120\n" +
+	"\afetches\x18\n" +
+	" \x03(\v2\x16.samara.swarm.v1.FetchR\afetches\x12\x12\n" +
+	"\x04more\x18\v \x01(\rR\x04more\x12\x16\n" +
+	"\x04held\x18\f \x03(\x06B\x02\x10\x01R\x04held\x12\x16\n" +
+	"\x04gone\x18\r \x03(\x06B\x02\x10\x01R\x04gone\"\x9c\x02\n" +
+	"\x05Fetch\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04have\x18\x04 \x01(\x03R\x04have\x12\x1d\n" +
+	"\n" +
+	"from_peers\x18\x05 \x01(\x03R\tfromPeers\x12\x1f\n" +
+	"\vfrom_seeder\x18\x06 \x01(\x03R\n" +
+	"fromSeeder\x12#\n" +
+	"\rfrom_upstream\x18\a \x01(\x03R\ffromUpstream\x12\x10\n" +
+	"\x03age\x18\b \x01(\rR\x03age\x12\x18\n" +
+	"\areaders\x18\t \x01(\rR\areaders\x12\x14\n" +
+	"\x05ended\x18\n" +
+	" \x01(\bR\x05ended\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error*y\n" +
 	"\n" +
 	"OrderPhase\x12\x11\n" +
 	"\rORDER_UNKNOWN\x10\x00\x12\x10\n" +
@@ -1975,7 +2273,7 @@ func file_swarm_proto_rawDescGZIP() []byte {
 }
 
 var file_swarm_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_swarm_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_swarm_proto_goTypes = []any{
 	(OrderPhase)(0),      // 0: samara.swarm.v1.OrderPhase
 	(*Frame)(nil),        // 1: samara.swarm.v1.Frame
@@ -2003,6 +2301,8 @@ var file_swarm_proto_goTypes = []any{
 	(*OrderedImage)(nil), // 23: samara.swarm.v1.OrderedImage
 	(*OrderStates)(nil),  // 24: samara.swarm.v1.OrderStates
 	(*OrderState)(nil),   // 25: samara.swarm.v1.OrderState
+	(*Report)(nil),       // 26: samara.swarm.v1.Report
+	(*Fetch)(nil),        // 27: samara.swarm.v1.Fetch
 }
 var file_swarm_proto_depIdxs = []int32{
 	2,  // 0: samara.swarm.v1.Frame.hello:type_name -> samara.swarm.v1.Hello
@@ -2022,11 +2322,12 @@ var file_swarm_proto_depIdxs = []int32{
 	23, // 14: samara.swarm.v1.Order.images:type_name -> samara.swarm.v1.OrderedImage
 	25, // 15: samara.swarm.v1.OrderStates.states:type_name -> samara.swarm.v1.OrderState
 	0,  // 16: samara.swarm.v1.OrderState.phase:type_name -> samara.swarm.v1.OrderPhase
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	27, // 17: samara.swarm.v1.Report.fetches:type_name -> samara.swarm.v1.Fetch
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_swarm_proto_init() }
@@ -2052,7 +2353,7 @@ func file_swarm_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_swarm_proto_rawDesc), len(file_swarm_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
