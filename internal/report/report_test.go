@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,8 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const seeder, other = peer.ID("seeder"), peer.ID("other")
 
-// host is a peer's engine and store, and the seeder's end of its stream.
+// host is a peer's engine and store, and the seeder's end of its stream. A test
+// holds its lock whenever it does not sleep.
 type host struct {
+	mu      sync.Mutex
 	blobs   []fetch.BlobStatus
 	totals  fetch.Totals
 	ledger  []fetch.PeerBytes
@@ -44,15 +47,23 @@ func newHost() *host {
 	return &host{board: NewBoard(time.Now), nbs: []p2p.Neighbour{{ID: seeder, Seeder: true}, {ID: other, Zone: "a"}}}
 }
 
-func (h *host) Blobs() []fetch.BlobStatus { return h.blobs }
-func (h *host) Totals() fetch.Totals      { return h.totals }
-func (h *host) Peers() []fetch.PeerBytes  { return h.ledger }
+func (h *host) Blobs() []fetch.BlobStatus { return get(h, &h.blobs) }
+func (h *host) Totals() fetch.Totals      { return get(h, &h.totals) }
+func (h *host) Peers() []fetch.PeerBytes  { return get(h, &h.ledger) }
 func (h *host) Usage() store.Usage        { return store.Usage{Used: 5} }
-func (h *host) Infos() []store.Info       { return slices.Clone(h.infos) }
+func (h *host) Infos() []store.Info       { return slices.Clone(get(h, &h.infos)) }
 func (h *host) Close()                    {}
+
+func get[T any](h *host, v *T) T {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return *v
+}
 
 // Send is about as large as on the wire.
 func (h *host) Send(r p2p.Report) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.broken {
 		return 0, errors.New("reset")
 	}
@@ -65,8 +76,10 @@ func (h *host) Send(r p2p.Report) (int, error) {
 }
 
 func (h *host) start(ctx context.Context) (wait func()) {
-	r := New(Options{Name: "node\a1", Zone: "a", Engine: h, Store: h, Neighbours: func() []p2p.Neighbour { return h.nbs },
+	r := New(Options{Name: "node\a1", Zone: "a", Engine: h, Store: h, Neighbours: func() []p2p.Neighbour { return get(h, &h.nbs) },
 		Open: func(context.Context, peer.ID) (Stream, error) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
 			h.opened++
 			if h.refuses {
 				return nil, errors.New("not spoken")
@@ -75,9 +88,16 @@ func (h *host) start(ctx context.Context) (wait func()) {
 			return h, nil
 		},
 		ToClients: func() int64 { return 9 }, Seeder: func(id peer.ID) bool { return id == seeder }})
+	h.mu.Lock()
 	done := make(chan struct{})
 	go func() { defer close(done); r.Run(ctx) }()
-	return func() { <-done }
+	return func() { h.mu.Unlock(); <-done }
+}
+
+func (h *host) sleep(d time.Duration) {
+	h.mu.Unlock()
+	sleep(d)
+	h.mu.Lock()
 }
 
 func blob(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
@@ -102,15 +122,15 @@ func TestReporterTellsWhatChanges(t *testing.T) {
 		h := newHost()
 		h.infos = holding(2)
 		wait := h.start(ctx)
-		sleep(3 * time.Second)
+		h.sleep(3 * time.Second)
 		if len(h.sent) != 1 || h.sent[0].Name != "node 1" || h.sent[0].ToClients != 9 || len(h.sent[0].Held) != 2 {
 			t.Fatalf("at the start: %+v", h.sent)
 		}
-		sleep(50 * time.Second)
+		h.sleep(50 * time.Second)
 		if len(h.sent) != 1 {
 			t.Errorf("%d reports where nothing happens", len(h.sent))
 		}
-		sleep(20 * time.Second)
+		h.sleep(20 * time.Second)
 		if len(h.sent) != 2 || len(h.sent[1].Held) > 0 {
 			t.Errorf("a sign of life: %+v", h.sent)
 		}
@@ -119,7 +139,7 @@ func TestReporterTellsWhatChanges(t *testing.T) {
 		h.blobs = []fetch.BlobStatus{{Digest: blob(7), Size: 100 << 20, Have: 10 << 20, State: "fetching", Began: began, Source: fetch.ParseSource("docker.io/library/nginx")}}
 		h.ledger = []fetch.PeerBytes{{ID: other, From: 8 << 20}, {ID: seeder, Seeder: true, From: 2 << 20}}
 		h.totals.From = fetch.BySource{Peers: 8 << 20, Seeder: 2 << 20}
-		sleep(3 * time.Second)
+		h.sleep(3 * time.Second)
 		last := h.sent[len(h.sent)-1]
 		if len(last.Fetches) != 1 || last.FromNear != 8<<20 || last.FromSeeder != 2<<20 || last.Fetches[0].Source != "docker.io/library/nginx" {
 			t.Fatalf("%+v", last)
@@ -128,7 +148,7 @@ func TestReporterTellsWhatChanges(t *testing.T) {
 		// seeder learns that, too.
 		h.nbs = h.nbs[:1]
 		n := len(h.sent)
-		sleep(40 * time.Second)
+		h.sleep(40 * time.Second)
 		if got := len(h.sent) - n; got < 2 || got > 3 || h.sent[len(h.sent)-1].FromNear != 8<<20 {
 			t.Errorf("%d reports of what is stuck: %+v", got, h.sent[len(h.sent)-1])
 		}
@@ -138,7 +158,7 @@ func TestReporterTellsWhatChanges(t *testing.T) {
 		// It fails: that is told once, and what is held has changed.
 		h.blobs[0].State, h.blobs[0].Error, h.blobs[0].Ended = "failed", "no source\nhas it", time.Now()
 		h.infos = holding(3)[1:]
-		sleep(20 * time.Second)
+		h.sleep(20 * time.Second)
 		last = h.sent[len(h.sent)-1]
 		if len(last.Fetches) != 1 || last.Fetches[0].Error != "no source has it" || len(last.Held) != 1 || len(last.Gone) != 1 {
 			t.Errorf("%+v", last)
@@ -148,9 +168,9 @@ func TestReporterTellsWhatChanges(t *testing.T) {
 		}
 		// The stream breaks: all is told anew on the next.
 		h.broken = true
-		sleep(70 * time.Second)
+		h.sleep(70 * time.Second)
 		h.broken = false
-		sleep(5 * time.Second)
+		h.sleep(5 * time.Second)
 		if last = h.sent[len(h.sent)-1]; len(last.Held) != 2 || len(last.Fetches) != 0 {
 			t.Errorf("on the second stream: %+v", last)
 		}
@@ -170,14 +190,14 @@ func TestReportsCostLittle(t *testing.T) {
 				h.blobs = append(h.blobs, fetch.BlobStatus{Digest: blob(5000 + i), Size: 1 << 40, State: "fetching"})
 			}
 			wait := h.start(ctx)
-			sleep(2500 * time.Millisecond)
+			h.sleep(2500 * time.Millisecond)
 			h.bytes = 0 // what was held before is told once
 			for range 300 {
 				h.totals.From.Peers += perSecond
 				for i := range h.blobs {
 					h.blobs[i].Have += perSecond / 20
 				}
-				sleep(time.Second)
+				h.sleep(time.Second)
 			}
 			at15 := int64(300/15+1) * (60 + 20*150)
 			if most := max(at15, 300*perSecond/share); h.bytes > most {
@@ -199,12 +219,12 @@ func TestSeederThatTakesNone(t *testing.T) {
 		h := newHost()
 		h.refuses = true
 		wait := h.start(ctx)
-		sleep(time.Minute)
+		h.sleep(time.Minute)
 		if h.opened < 3 || h.opened > 5 {
 			t.Errorf("asked %d times in a minute", h.opened)
 		}
 		h.refuses = false
-		sleep(20 * time.Second)
+		h.sleep(20 * time.Second)
 		if len(h.sent) != 1 {
 			t.Errorf("%d reports after its upgrade", len(h.sent))
 		}
