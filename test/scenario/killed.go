@@ -104,7 +104,10 @@ func (e *Env) seederKilled(ctx context.Context, given float64) error {
 	if err != nil {
 		return err
 	}
-	pl := c.pull(ctx, tag, c.httpPullers(c.peers, false))
+	// As containerd does, clients go to the upstream themselves where the mirror
+	// says 404: a blob of which nothing had come when the seeder died cannot be
+	// promised within the time that a header may take.
+	pl := c.pull(ctx, tag, c.httpPullers(c.peers, true))
 	err = lab.Eventually(ctx, func() error {
 		select {
 		case <-pl.done:
@@ -140,8 +143,14 @@ func (e *Env) seederKilled(ctx context.Context, given float64) error {
 	if serr != nil {
 		return serr
 	}
-	e.info("after the kill", "killed at %.1f s, last host done at %.1f s; upstream sent %.2f images in all, %s of it to peers",
-		killed.Seconds(), pl.took.Seconds(), images(after.Since(before)["upstream"].SentPayload(), c.size), mb(src.FromUpstream))
+	var past int64
+	for _, o := range pl.outcomes {
+		if o.report != nil {
+			past += o.report.FromUpstream()
+		}
+	}
+	e.info("after the kill", "killed at %.1f s, last host done at %.1f s; upstream sent %.2f images in all, %s of it to peers, %s to clients past their mirrors",
+		killed.Seconds(), pl.took.Seconds(), images(after.Since(before)["upstream"].SentPayload(), c.size), mb(src.FromUpstream), mb(past))
 	return nil
 }
 
