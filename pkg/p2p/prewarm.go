@@ -84,22 +84,7 @@ type OrderState struct {
 // not block. Without it the node does not speak that protocol. Call it before
 // Start.
 func (n *Node) TakeOrders(f func(from peer.ID, orders []Order) ([]OrderState, error)) {
-	taking := make(chan struct{}, maxOrderTaking)
-	n.host.SetStreamHandler(prewarmProtocol, func(s network.Stream) {
-		if !n.begin() {
-			_ = s.Reset()
-			return
-		}
-		defer n.wg.Done()
-		stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
-		defer stop()
-		select {
-		case taking <- struct{}{}:
-			defer func() { <-taking }()
-		default:
-			_ = s.Reset()
-			return
-		}
+	n.answer(prewarmProtocol, maxOrderTaking, func(s network.Stream) {
 		if err := n.takeOrders(s, f); err != nil {
 			n.log.Warn("orders were not taken", zap.Stringer("peer", s.Conn().RemotePeer()), zap.Error(err))
 			_ = s.Reset()

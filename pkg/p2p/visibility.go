@@ -45,8 +45,19 @@ type Visibility struct {
 // where it does not know. Without it the node does not speak that protocol. f is
 // called concurrently and must not block. Call it before Start.
 func (n *Node) TellVisibility(f func(repository string, d digest.Digest) (Visibility, bool)) {
-	answering := make(chan struct{}, maxAnswering)
-	n.host.SetStreamHandler(visibilityProtocol, func(s network.Stream) {
+	n.answer(visibilityProtocol, maxAnswering, func(s network.Stream) {
+		if err := n.answerVisibility(s, f); err != nil {
+			n.log.Debug("a question of visibility was not answered", zap.Stringer("peer", s.Conn().RemotePeer()), zap.Error(err))
+			_ = s.Reset()
+		}
+	})
+}
+
+// answer has f handle streams of a protocol of short messages, so many at a time;
+// further ones are reset. They end with the node.
+func (n *Node) answer(id protocol.ID, most int, f func(network.Stream)) {
+	busy := make(chan struct{}, most)
+	n.host.SetStreamHandler(id, func(s network.Stream) {
 		if !n.begin() {
 			_ = s.Reset()
 			return
@@ -55,14 +66,10 @@ func (n *Node) TellVisibility(f func(repository string, d digest.Digest) (Visibi
 		stop := context.AfterFunc(n.ctx, func() { _ = s.Reset() })
 		defer stop()
 		select {
-		case answering <- struct{}{}:
-			defer func() { <-answering }()
+		case busy <- struct{}{}:
+			defer func() { <-busy }()
+			f(s)
 		default:
-			_ = s.Reset()
-			return
-		}
-		if err := n.answerVisibility(s, f); err != nil {
-			n.log.Debug("a question of visibility was not answered", zap.Stringer("peer", s.Conn().RemotePeer()), zap.Error(err))
 			_ = s.Reset()
 		}
 	})
